@@ -1,0 +1,72 @@
+#ifndef CALIB_CLIENT_CPP_CLIENT_H_
+#define CALIB_CLIENT_CPP_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "calib/v1/calibration_service.pb.h"
+
+namespace grpc {
+class Channel;
+class ChannelCredentials;
+}  // namespace grpc
+
+namespace calib::client {
+
+struct ClientOptions {
+  // HOST:PORT of the server.
+  std::string server = "127.0.0.1:7070";
+  // Null: plain text.
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  // Sent with every call: (lower-case key, value).
+  std::vector<std::pair<std::string, std::string>> metadata;
+  // Of each unary call, retries included.
+  absl::Duration call_timeout = absl::Seconds(30);
+  // Unary calls that fail with UNAVAILABLE are repeated with backoff until call_timeout. Every call of the service can be repeated.
+  bool retry_unavailable = true;
+};
+
+// A calibd server's unary calls. Errors carry the server's ErrorInfo (proto/codec/error.h); a server that can't be reached gives
+// UNAVAILABLE with its address. Thread-safe; cheap to share.
+class Client {
+ public:
+  explicit Client(ClientOptions options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  absl::StatusOr<v1::CreateSessionResponse> CreateSession(const v1::CreateSessionRequest& request);
+  absl::StatusOr<v1::GetSessionResponse> GetSession(const v1::GetSessionRequest& request);
+  absl::StatusOr<v1::ListSessionsResponse> ListSessions(const v1::ListSessionsRequest& request);
+  absl::StatusOr<v1::SealSessionResponse> SealSession(const v1::SealSessionRequest& request);
+  absl::StatusOr<v1::DeleteSessionResponse> DeleteSession(const v1::DeleteSessionRequest& request);
+  absl::StatusOr<v1::SetObserversEnabledResponse> SetObserversEnabled(const v1::SetObserversEnabledRequest& request);
+  absl::StatusOr<v1::FlushResponse> Flush(const v1::FlushRequest& request);
+  absl::StatusOr<v1::ComputeQParamsResponse> ComputeQParams(const v1::ComputeQParamsRequest& request);
+  absl::StatusOr<v1::CompareMethodsResponse> CompareMethods(const v1::CompareMethodsRequest& request);
+  absl::StatusOr<v1::GetStatisticsResponse> GetStatistics(const v1::GetStatisticsRequest& request);
+
+  // Calls `on_state` for each state until it returns false, the session is sealed (OK) or the call fails.
+  absl::Status WatchQParams(const v1::WatchQParamsRequest& request,
+                            const std::function<bool(const v1::WatchQParamsResponse&)>& on_state);
+
+  // OK when the server answers SERVING to grpc.health.v1; UNAVAILABLE when it is NOT_SERVING or not there.
+  absl::Status CheckHealth();
+
+  const ClientOptions& options() const { return options_; }
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+
+ private:
+  const ClientOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
+};
+
+}  // namespace calib::client
+
+#endif  // CALIB_CLIENT_CPP_CLIENT_H_

@@ -1,0 +1,25 @@
+# Compile options and the helpers that every folder's CMakeLists.txt uses.
+
+add_library(calib_options INTERFACE)
+target_include_directories(calib_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(calib_options INTERFACE -Wall -Wextra -Wno-missing-field-initializers)
+if(CALIB_WERROR)
+  target_compile_options(calib_options INTERFACE -Werror)
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(calib_options INTERFACE -Wthread-safety)
+endif()
+if(CALIB_SANITIZE)
+  add_compile_options(-fsanitize=${CALIB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${CALIB_SANITIZE})
+endif()
+
+# calib_library(NAME SOURCES... DEPS...): a static library with the alias calibd::NAME without its prefix calib_.
+function(calib_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE calib_options)
+  target_include_directories(${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  string(REGEX REPLACE "^calib_" "" short ${name})
+  add_library(calibd::${short} ALIAS ${name})
+endfunction()

@@ -1,0 +1,37 @@
+#ifndef CALIB_QUANT_CALIBRATE_H_
+#define CALIB_QUANT_CALIBRATE_H_
+
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "quant/expected_error.h"
+#include "quant/layer_statistics.h"
+#include "quant/methods.h"
+#include "quant/quant_spec.h"
+
+namespace calib {
+
+// Quantization parameters of one layer. Vectors have one entry, or one a channel.
+struct LayerQParams {
+  std::vector<QParams> params;
+  std::vector<ClipRange> clip;  // what the method chose
+  QuantRules rules;
+  Range range;                             // of the whole layer
+  std::optional<ExpectedError> error;      // of the whole layer; unset without a histogram
+};
+
+// Statistics to qparams. A channel without finite values gets the parameters of the range [0, 0] when other channels have
+// data.
+//
+// INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer; a method that needs a
+// histogram where there is none; per-channel parameters of a layer observed per tensor. CalibrateError tells them apart.
+absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method, const QuantSpec& spec);
+
+// Why Calibrate would fail.
+enum class CalibrateError { kNone, kMethodInvalid, kSpecInvalid, kLayerEmpty, kNeedsHistogram, kNotPerChannel };
+CalibrateError CheckCalibrate(const LayerStatistics& statistics, const MethodSpec& method, const QuantSpec& spec);
+
+}  // namespace calib
+
+#endif  // CALIB_QUANT_CALIBRATE_H_

@@ -1,0 +1,57 @@
+#ifndef CALIB_QUANT_METHODS_H_
+#define CALIB_QUANT_METHODS_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "quant/bin_model.h"
+#include "quant/quant_spec.h"
+#include "quant/range.h"
+
+namespace calib {
+
+// How the clip range is chosen.
+enum class CalibrationMethod : uint8_t { kMinMax, kPercentile, kCoverage, kMse };
+
+// "minmax", "percentile", "coverage", "mse".
+absl::string_view MethodName(CalibrationMethod method);
+// INVALID_ARGUMENT names what there is.
+absl::StatusOr<CalibrationMethod> ParseMethod(absl::string_view name);
+
+// A method and its parameters.
+struct MethodSpec {
+  CalibrationMethod method = CalibrationMethod::kMinMax;
+  double percentile = 99.99;  // kPercentile: per cent of values inside, in (0, 100]
+  double coverage = 0.9999;   // kCoverage: share of values kept, in (0, 1]
+
+  friend bool operator==(const MethodSpec&, const MethodSpec&) = default;
+};
+
+// INVALID_ARGUMENT when a parameter is outside its range or not a number.
+absl::Status CheckMethod(const MethodSpec& method);
+// Whether the method reads a histogram, not only a Range.
+bool NeedsHistogram(CalibrationMethod method);
+
+// Every method returns a range that includes zero. REQUIRES everywhere: at least one finite value.
+
+// [min(min, 0), max(max, 0)].
+ClipRange MinMaxRange(const Range& range);
+
+// Symmetric: +- the p-th percentile of |x|. Affine: the ((100 - p) / 2)-th to the (100 - (100 - p) / 2)-th percentile of x.
+// Percentiles interpolate linearly between order statistics like numpy.percentile; an order statistic inside a bin is the
+// bin's middle, so it is within 2^-8 relative of the true one (2^-(m + 1) at m mantissa bits), and exact for lossless
+// histograms, min and max.
+ClipRange PercentileRange(const BinModel& model, bool symmetric, double percentile);
+
+// Drops the outermost bin that holds fewer values, of equal ones the upper, while at least the share `coverage` of all values
+// is kept; the range that is left (MegEngine's histogram_bins rule on the canonical bins).
+ClipRange CoverageRange(const BinModel& model, double coverage);
+
+// The range whose parameters under `rules` have the least expected squared error. Symmetric: search over the scale; affine:
+// over scale and zero point. O(candidates x levels); deterministic.
+ClipRange MseRange(const BinModel& model, const QuantRules& rules);
+
+}  // namespace calib
+
+#endif  // CALIB_QUANT_METHODS_H_

@@ -1,0 +1,76 @@
+#ifndef CALIB_QUANT_OBSERVER_CONFIG_H_
+#define CALIB_QUANT_OBSERVER_CONFIG_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "quant/bfloat16_histogram.h"
+#include "quant/quant_spec.h"
+
+namespace calib {
+
+// What is collected of a layer.
+enum class ObserverKind : uint8_t {
+  kHistogram,  // Bfloat16Histogram beside a Range
+  kMinMax,     // Range alone
+};
+
+// An observer of one layer.
+struct ObserverConfig {
+  ObserverKind kind = ObserverKind::kHistogram;
+  // Each channel along this axis apart; negative counts from the end. Unset: per tensor.
+  std::optional<int> channel_axis;
+  // Resolution of the histogram; a session constant.
+  int mantissa_bits = Bfloat16Histogram::kMaxMantissaBits;
+
+  friend bool operator==(const ObserverConfig&, const ObserverConfig&) = default;
+};
+
+// Whether the whole of `text` matches `pattern`, in which `*` stands for any run of characters, also none, `?` for one
+// (a UTF-8 sequence), and every other character for itself. Time O(pattern x text), no recursion.
+bool GlobMatch(absl::string_view pattern, absl::string_view text);
+
+// Ordered rules from layer names to observers. Immutable once built; safe to read from any thread.
+class ObserverRules {
+ public:
+  struct Rule {
+    std::string pattern;
+    std::optional<ObserverConfig> observer;  // unset: skip
+    QuantSpec quant_spec;                    // of its layers, when a request says nothing
+
+    friend bool operator==(const Rule&, const Rule&) = default;
+  };
+
+  // No rules: a per-tensor histogram of every layer.
+  ObserverRules() = default;
+  explicit ObserverRules(std::vector<Rule> rules) : rules_(std::move(rules)) {}
+
+  // Index of the first rule that matches `layer`, or rules().size().
+  size_t Find(absl::string_view layer) const;
+  // The observer of `layer`; unset when it is skipped: by a rule, or because none matches.
+  std::optional<ObserverConfig> Match(absl::string_view layer) const;
+  const std::vector<Rule>& rules() const { return rules_; }
+
+  friend bool operator==(const ObserverRules&, const ObserverRules&) = default;
+
+ private:
+  std::vector<Rule> rules_ = {{"*", ObserverConfig{}, QuantSpec{}}};
+};
+
+// What a session collects; never changes after the session was made.
+struct SessionConfig {
+  ObserverRules rules;
+  // Resolution of every histogram of the session; each rule's observer has the same.
+  int mantissa_bits = Bfloat16Histogram::kMaxMantissaBits;
+
+  friend bool operator==(const SessionConfig&, const SessionConfig&) = default;
+};
+
+}  // namespace calib
+
+#endif  // CALIB_QUANT_OBSERVER_CONFIG_H_

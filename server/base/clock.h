@@ -1,0 +1,20 @@
+#ifndef CALIB_SERVER_BASE_CLOCK_H_
+#define CALIB_SERVER_BASE_CLOCK_H_
+
+#include "absl/time/time.h"
+
+namespace calib::server {
+
+// Wall time for what people read, such as creation times. Thread-safe.
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  virtual absl::Time Now() const = 0;
+
+  // The system's clock; lives for ever.
+  static const Clock* System();
+};
+
+}  // namespace calib::server
+
+#endif  // CALIB_SERVER_BASE_CLOCK_H_

@@ -1,0 +1,39 @@
+#ifndef CALIB_SERVER_ENGINE_CHECKPOINTER_H_
+#define CALIB_SERVER_ENGINE_CHECKPOINTER_H_
+
+#include <functional>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
+#include "server/base/mutex.h"
+
+namespace calib::server {
+
+// A thread that calls `checkpoint` every interval and soon after each Request(). Requests that arrive while one runs are served by one
+// more run after it. Thread-safe.
+class Checkpointer {
+ public:
+  // `interval` may be infinite: then only on request.
+  Checkpointer(absl::Duration interval, std::function<void()> checkpoint);
+  // Waits for a run under way; serves requests that were not yet begun.
+  ~Checkpointer();
+
+  void Request() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const absl::Duration interval_;
+  const std::function<void()> checkpoint_;
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool requested_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace calib::server
+
+#endif  // CALIB_SERVER_ENGINE_CHECKPOINTER_H_

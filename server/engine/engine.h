@@ -1,0 +1,110 @@
+#ifndef CALIB_SERVER_ENGINE_ENGINE_H_
+#define CALIB_SERVER_ENGINE_ENGINE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/base/clock.h"
+#include "server/base/counters.h"
+#include "server/base/mutex.h"
+#include "server/engine/limits.h"
+#include "server/engine/observer_pool.h"
+#include "server/engine/session.h"
+#include "server/store/store.h"
+
+namespace calib::server {
+
+class Checkpointer;
+
+struct EngineOptions {
+  Limits limits;
+  // Time between checkpoints of changed sessions. Infinite: only when asked (Flush, seal, tests).
+  absl::Duration checkpoint_interval = absl::Seconds(1);
+  // A checkpoint is also made once a session took in this much since its last one, so that clients' windows of what is not durable
+  // keep moving. Bytes of messages.
+  uint64_t checkpoint_bytes = 16 << 20;
+  const Clock* clock = Clock::System();
+};
+
+// All sessions of a server, over a store: the core behind every call, without gRPC. Thread-safe.
+//
+// Lifetime: every ObserveStream must be closed before the engine is destroyed.
+class Engine {
+ public:
+  // Opens the store, loads its sessions and starts the checkpointer. Errors are the store's.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options, std::unique_ptr<Store> store);
+  ~Engine();
+
+  // --- Sessions. `done` style calls return at once and call back, from any thread, when the change is durable.
+
+  struct CreateResult {
+    std::shared_ptr<Session> session;
+    bool created = false;
+  };
+  // INVALID_FIELD, SESSION_CONFIG_MISMATCH, LIMIT_EXCEEDED, SERVER_DRAINING. The caller waits with WhenDurable before it answers.
+  absl::StatusOr<CreateResult> CreateSession(const std::string& name, const SessionConfig& config)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // SESSION_NOT_FOUND.
+  absl::StatusOr<std::shared_ptr<Session>> FindSession(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // In name order, after `after`, at most `limit`.
+  std::vector<std::shared_ptr<Session>> ListSessions(const std::string& after, size_t limit) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Blocks on the store: not for a gRPC thread. SESSION_NOT_FOUND, STORE_FAILED (the session stays).
+  absl::Status DeleteSession(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Calls `done` once everything applied to `session` so far is durable; asks for a checkpoint now.
+  void WhenDurable(const std::shared_ptr<Session>& session, Session::DurableCallback done);
+
+  // --- Life cycle.
+
+  // Refuses new sessions and streams and calls OnDrain on all open streams. Idempotent.
+  void BeginDrain() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool draining() const { return draining_; }
+  // Commits everything that changed, now, in this thread. The first error, after all were tried.
+  absl::Status Checkpoint();
+  // OK while the store takes commits; else the last commit's error.
+  absl::Status store_status() const ABSL_LOCKS_EXCLUDED(mutex_);
+  uint64_t server_epoch() const { return server_epoch_; }
+
+  const EngineOptions& options() const { return options_; }
+  Counters& counters() { return counters_; }
+  ObserverPool& observer_pool() { return observer_pool_; }
+
+  // --- For ObserveStream.
+
+  // Counts the stream in; SERVER_DRAINING, LIMIT_EXCEEDED. The listener hears of a drain until the stream is removed.
+  absl::StatusOr<uint64_t> AddStream(std::shared_ptr<StreamListener> listener) ABSL_LOCKS_EXCLUDED(mutex_);
+  void RemoveStream(uint64_t stream) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The session took in this many bytes; may ask for a checkpoint.
+  void NoteIngested(const std::shared_ptr<Session>& session, uint64_t bytes);
+
+ private:
+  Engine(const EngineOptions& options, std::unique_ptr<Store> store);
+
+  const EngineOptions options_;
+  const std::unique_ptr<Store> store_;
+  uint64_t server_epoch_ = 0;  // constant after Create
+  Counters counters_;
+  ObserverPool observer_pool_;
+  std::atomic<bool> draining_{false};
+
+  mutable Mutex mutex_;
+  std::map<std::string, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, std::shared_ptr<StreamListener>> streams_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_stream_ ABSL_GUARDED_BY(mutex_) = 1;
+  absl::Status store_status_ ABSL_GUARDED_BY(mutex_);
+
+  std::unique_ptr<Checkpointer> checkpointer_;  // stops first
+};
+
+}  // namespace calib::server
+
+#endif  // CALIB_SERVER_ENGINE_ENGINE_H_

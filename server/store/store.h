@@ -1,0 +1,81 @@
+#ifndef CALIB_SERVER_STORE_STORE_H_
+#define CALIB_SERVER_STORE_STORE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "quant/layer_statistics.h"
+#include "quant/observer_config.h"
+
+namespace calib::server {
+
+// What is kept of a session beside its layers and workers.
+struct SessionRecord {
+  std::string name;
+  SessionConfig config;
+  absl::Time create_time;
+  bool sealed = false;
+  // Globs that were switched on or off, in the order in which that was asked.
+  struct Toggle {
+    std::string pattern;
+    bool enabled = true;
+  };
+  std::vector<Toggle> toggles;
+  uint64_t updates_applied = 0;
+  uint64_t values_ignored = 0;
+};
+
+// What is kept of a worker.
+struct WorkerRecord {
+  std::string id;
+  std::string display_name;
+  uint32_t ordinal = 0;  // its number among the session's workers, from 0 in order of arrival
+  uint64_t incarnation = 0;
+  uint64_t applied = 0;
+};
+
+// What is kept of a layer: all of its state, not a difference.
+struct LayerRecord {
+  std::string name;
+  LayerStatistics statistics;
+  std::vector<uint32_t> workers;  // ordinals of those that contributed, rising
+};
+
+// A consistent cut of one session: the state after exactly the updates that its workers' watermarks name. In a commit,
+// layers and workers are those that changed since the last one; from Load, all.
+struct SessionCheckpoint {
+  SessionRecord session;
+  std::vector<WorkerRecord> workers;
+  std::vector<LayerRecord> layers;
+};
+
+// Where sessions survive. What Commit has returned OK for is durable: a later Load gives it, whatever happened to the
+// process in between.
+//
+// Thread-safe. Calls may block on a disk, so no gRPC callback may make them.
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // Takes the store for this server and returns its epoch, larger than every one before; commits of older epochs fail
+  // from now on. Once, before anything else. UNAVAILABLE: another server holds it. DATA_LOSS: what is stored is damaged.
+  virtual absl::StatusOr<uint64_t> Open() = 0;
+
+  // Everything that is durable, in name order. DATA_LOSS names what is damaged.
+  virtual absl::StatusOr<std::vector<SessionCheckpoint>> Load() = 0;
+
+  // Makes the checkpoint durable, whole or not at all. ABORTED: `epoch` is not the newest; another server took over. Any
+  // other error: nothing is durable of it, and the caller may try again.
+  virtual absl::Status Commit(uint64_t epoch, SessionCheckpoint checkpoint) = 0;
+
+  // Removes a session; OK when there is none. Durable on return. Errors as Commit.
+  virtual absl::Status Delete(uint64_t epoch, const std::string& session) = 0;
+};
+
+}  // namespace calib::server
+
+#endif  // CALIB_SERVER_STORE_STORE_H_
