@@ -10,6 +10,8 @@
 
 namespace calib {
 
+struct PackedHistogramView;
+
 // Counts of finite float32 values by the bfloat16 number that their upper bits spell: the bins are the 65,536
 // bfloat16 numbers, so there is no range to know beforehand and merging is adding.
 //
@@ -53,16 +55,9 @@ class Bfloat16Histogram {
   void AddPage(int page, absl::Span<const uint64_t> counters);
   void AddPage(int page, absl::Span<const uint32_t> counters);
   // Adds `count` values of one key of this resolution. REQUIRES: CheckAdd(count).ok(); key is not 0x8000 at 7 bits.
-  void AddKey(uint32_t key, uint64_t count) {
-    const uint32_t page = key >> mantissa_bits_;
-    const uint32_t index = key & ((1u << mantissa_bits_) - 1);
-    if (count == 0) return;
-    total_ += count;
-    uint64_t* const counters = slot_.empty() || slot_[page] == kUntouched
-                                   ? MutablePage(static_cast<int>(page))
-                                   : counters_.data() + (size_t{slot_[page]} << mantissa_bits_);
-    counters[index] += count;
-  }
+  void AddKey(uint32_t key, uint64_t count);
+  // Adds one value of each of these keys. REQUIRES: as AddKey.
+  void AddKeys(absl::Span<const uint16_t> keys);
   // Clears lossless(): some value had dropped bits that were not zero.
   void MarkLossy() { lossless_ = false; }
 
@@ -80,6 +75,9 @@ class Bfloat16Histogram {
   // Same resolution, lossless() and counters; pages that are all zero equal untouched ones.
   friend bool operator==(const Bfloat16Histogram& a, const Bfloat16Histogram& b);
 
+  // In packed_histogram.h; adds to the counters in place.
+  friend void AddPacked(const PackedHistogramView& packed, Bfloat16Histogram* histogram);
+
  private:
   static constexpr uint16_t kUntouched = 0xffff;
 
@@ -91,7 +89,7 @@ class Bfloat16Histogram {
   int mantissa_bits_;
   bool lossless_ = true;
   uint64_t total_ = 0;
-  std::vector<uint16_t> slot_;      // of each page: its place in counters_, in pages, or kUntouched; empty before the first
+  std::vector<uint16_t> slot_;  // of each page: its place in counters_, in pages, or kUntouched; empty before the first
   std::vector<uint64_t> counters_;  // of the touched pages, in the order in which they were touched
 };
 

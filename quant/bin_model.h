@@ -9,20 +9,21 @@
 
 namespace calib {
 
-// The distribution that a Bfloat16Histogram describes, prepared for searches: the expected squared error of a quantizer in
-// O(levels) or O(bins), whichever is fewer, without allocation.
+// The distribution that a Bfloat16Histogram describes, prepared for searches: the expected squared error of a quantizer
+// in O(levels) or O(bins), whichever is fewer, without allocation.
 //
-// Model. Bin 0 is a point mass at zero. In a lossless histogram every bin is a point mass at its number; else its mass is
-// uniform inside the bin. The outermost bins are cut at the exact min and max, and one value each sits exactly there: a
-// constant tensor is a point mass at its value, and a single outlier is where it is.
+// Model. The bins that begin at zero (magnitudes below 2^-126 / 2^m) are a point mass at zero. In a lossless histogram
+// every bin is a point mass at its number; else its mass is uniform inside the bin. The outermost bins are cut at the
+// exact min and max, and one value each sits exactly there: a constant tensor is a point mass at its value, and a
+// single outlier is where it is.
 //
 // Error. Let the codes' real values be 0, +-s, +-2s, ... with P steps above zero and N below. A value rounds to the
 // nearest, beyond the ends to the end. For one side, with G(b) = the integral of (x - b) over all x > b,
 //   sum of squared error = sum of x^2 - 2 s (G(s/2) + G(3s/2) + ... + G((P - 1/2) s)),
 // since moving a value's code one step up from r to r + s lowers its squared error by 2 s (x - (r + s/2)), and it is
 // moved exactly when it lies beyond the middle. G is piecewise quadratic with its knots at the bin edges: one look-up a
-// level. The same error bin by bin: with k(x) = min(round(x / s), P) and f(x) = x - k(x) s, the integral of f^2 from 0 to x
-// is k s^3 / 12 + f^3 / 3.
+// level. The same error bin by bin: with k(x) = min(round(x / s), P) and f(x) = x - k(x) s, the integral of f^2 from 0
+// to x is k s^3 / 12 + f^3 / 3.
 //
 // Immutable after construction; safe to read from any thread.
 class BinModel {
@@ -55,11 +56,11 @@ class BinModel {
     // G(b): the sum of (magnitude - b) over the values with magnitude > b. b >= 0.
     double TailExcess(double b) const;
 
-    // Sum of squared error when this side has the codes' values 0, step, ..., levels * step. Relative error about 1e-12.
-    // O(bins beyond step / 2). REQUIRES: step > 0, levels >= 0.
+    // Sum of squared error when this side has the codes' values 0, step, ..., levels * step. Relative error about
+    // 1e-12. O(bins beyond step / 2). REQUIRES: step > 0, levels >= 0.
     double SquaredError(double step, int64_t levels) const;
-    // The same, by G when that takes fewer look-ups; then the error is about 1e-15 of square_sum(), and the result may be
-    // below zero by as much. For searches.
+    // The same, by G when that takes fewer look-ups; then the error is about 1e-15 of square_sum(), and the result may
+    // be below zero by as much. For searches.
     double FastSquaredError(double step, int64_t levels) const;
 
    private:

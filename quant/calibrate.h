@@ -17,16 +17,20 @@ struct LayerQParams {
   std::vector<QParams> params;
   std::vector<ClipRange> clip;  // what the method chose
   QuantRules rules;
-  Range range;                             // of the whole layer
-  std::optional<ExpectedError> error;      // of the whole layer; unset without a histogram
+  Range range;                         // of the whole layer
+  std::optional<ExpectedError> error;  // of the whole layer; unset without a histogram
 };
 
-// Statistics to qparams. A channel without finite values gets the parameters of the range [0, 0] when other channels have
-// data.
+// Statistics to qparams. A channel without finite values gets the parameters of the range [0, 0] when other channels
+// have data.
 //
-// INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer; a method that needs a
-// histogram where there is none; per-channel parameters of a layer observed per tensor. CalibrateError tells them apart.
-absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method, const QuantSpec& spec);
+// The preset's scale floor does not hold for method mse unless all values are zero: a floor would undo the search.
+//
+// INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer; a method that needs
+// a histogram where there is none; per-channel parameters of a layer observed per tensor. CheckCalibrate tells them
+// apart. OUT_OF_RANGE: the channels' counts add up to 2^64 or more.
+absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method,
+                                       const QuantSpec& spec);
 
 // Why Calibrate would fail.
 enum class CalibrateError { kNone, kMethodInvalid, kSpecInvalid, kLayerEmpty, kNeedsHistogram, kNotPerChannel };

@@ -38,18 +38,20 @@ bool NeedsHistogram(CalibrationMethod method);
 // [min(min, 0), max(max, 0)].
 ClipRange MinMaxRange(const Range& range);
 
-// Symmetric: +- the p-th percentile of |x|. Affine: the ((100 - p) / 2)-th to the (100 - (100 - p) / 2)-th percentile of x.
-// Percentiles interpolate linearly between order statistics like numpy.percentile; an order statistic inside a bin is the
-// bin's middle, so it is within 2^-8 relative of the true one (2^-(m + 1) at m mantissa bits), and exact for lossless
-// histograms, min and max.
+// Symmetric: +- the p-th percentile of |x|. Affine: the ((100 - p) / 2)-th to the (100 - (100 - p) / 2)-th percentile
+// of x. Percentiles interpolate linearly between order statistics like numpy.percentile; an order statistic inside a
+// bin is the bin's middle, so it is within 2^-8 relative of the true one (2^-(m + 1) at m mantissa bits), and exact for
+// lossless histograms, min and max.
 ClipRange PercentileRange(const BinModel& model, bool symmetric, double percentile);
 
-// Drops the outermost bin that holds fewer values, of equal ones the upper, while at least the share `coverage` of all values
-// is kept; the range that is left (MegEngine's histogram_bins rule on the canonical bins).
+// Drops the outermost bin that holds fewer values, of equal ones the upper, while at least the share `coverage` of all
+// values is kept; the range that is left (MegEngine's histogram_bins rule on the canonical bins). At least one bin is
+// left. Empty bins do not count; zero is a bin of its own.
 ClipRange CoverageRange(const BinModel& model, double coverage);
 
-// The range whose parameters under `rules` have the least expected squared error. Symmetric: search over the scale; affine:
-// over scale and zero point. O(candidates x levels); deterministic.
+// The range whose parameters under `rules` have the least expected squared error. Symmetric: search over the scale;
+// affine: over scale and zero point. When several have it, up to what rounding the scale to float32 makes: of the
+// ranges that hold all values the narrowest, else the widest. O(candidates x min(levels, bins)); deterministic.
 ClipRange MseRange(const BinModel& model, const QuantRules& rules);
 
 }  // namespace calib

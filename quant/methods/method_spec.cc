@@ -1,0 +1,39 @@
+#include <iterator>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "quant/methods.h"
+
+namespace calib {
+namespace {
+
+constexpr absl::string_view kNames[] = {"minmax", "percentile", "coverage", "mse"};  // by CalibrationMethod
+
+}  // namespace
+
+absl::string_view MethodName(CalibrationMethod method) { return kNames[static_cast<size_t>(method)]; }
+
+absl::StatusOr<CalibrationMethod> ParseMethod(absl::string_view name) {
+  for (size_t i = 0; i < std::size(kNames); ++i) {
+    if (name == kNames[i]) return static_cast<CalibrationMethod>(i);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown calibration method \"", name, "\"; use minmax, percentile, coverage or mse"));
+}
+
+absl::Status CheckMethod(const MethodSpec& method) {
+  // Written so that NaN fails too.
+  if (method.method == CalibrationMethod::kPercentile && !(method.percentile > 0 && method.percentile <= 100)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("percentile is ", method.percentile, "; give a number above 0 and at most 100, such as 99.99"));
+  }
+  if (method.method == CalibrationMethod::kCoverage && !(method.coverage > 0 && method.coverage <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("coverage is ", method.coverage, "; give a share above 0 and at most 1, such as 0.9999"));
+  }
+  return absl::OkStatus();
+}
+
+bool NeedsHistogram(CalibrationMethod method) { return method != CalibrationMethod::kMinMax; }
+
+}  // namespace calib

@@ -1,0 +1,163 @@
+#include "quant/quant_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cfloat>
+#include <cmath>
+#include <random>
+
+namespace calib {
+namespace {
+
+using ::testing::HasSubstr;
+
+QuantRules Rules(absl::string_view type, QuantScheme scheme, QuantPreset preset = QuantPreset::kPytorch,
+                 std::optional<bool> narrow = std::nullopt) {
+  QuantSpec spec;
+  spec.type = *ParseQuantType(type);
+  spec.scheme = scheme;
+  spec.preset = preset;
+  spec.narrow_range = narrow;
+  return *ResolveSpec(spec);
+}
+
+TEST(QuantTypeTest, NamesReadBack) {
+  for (const bool is_signed : {false, true}) {
+    for (int bits = 2; bits <= 16; ++bits) {
+      const QuantType type{bits, is_signed};
+      const auto parsed = ParseQuantType(type.Name());
+      ASSERT_TRUE(parsed.ok()) << type.Name();
+      EXPECT_EQ(*parsed, type);
+    }
+  }
+}
+
+TEST(QuantTypeTest, RefusesOtherNames) {
+  for (const char* name :
+       {"", "int", "int1", "int17", "uint0", "int08", "int+8", "int 8", "INT8", "float8", "int8 ", "int-4"}) {
+    const auto parsed = ParseQuantType(name);
+    EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("int2 to int16"));
+  }
+}
+
+TEST(ResolveSpecTest, CodesAndZeroPoints) {
+  const QuantRules int8 = Rules("int8", QuantScheme::kSymmetric);
+  EXPECT_EQ(int8.qmin, -128);
+  EXPECT_EQ(int8.qmax, 127);
+  EXPECT_EQ(int8.symmetric_zero_point, 0);
+  EXPECT_EQ(int8.symmetric_divisor(), 127.5);
+  const QuantRules uint8 = Rules("uint8", QuantScheme::kSymmetric);
+  EXPECT_EQ(uint8.qmin, 0);
+  EXPECT_EQ(uint8.qmax, 255);
+  EXPECT_EQ(uint8.symmetric_zero_point, 128);
+  EXPECT_EQ(Rules("uint16", QuantScheme::kSymmetric).symmetric_zero_point, 32768);
+  const QuantRules narrow = Rules("int4", QuantScheme::kSymmetric, QuantPreset::kPytorch, true);
+  EXPECT_EQ(narrow.qmin, -7);
+  EXPECT_EQ(narrow.symmetric_divisor(), 7);
+  EXPECT_EQ(Rules("uint8", QuantScheme::kSymmetric, QuantPreset::kPytorch, true).symmetric_zero_point, 128);
+}
+
+TEST(ResolveSpecTest, TensorrtIsNarrowWhenSigned) {
+  const QuantRules int8 = Rules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
+  EXPECT_EQ(int8.qmin, -127);
+  EXPECT_EQ(int8.qmax, 127);
+  EXPECT_EQ(int8.symmetric_divisor(), 127);
+  const QuantRules full = Rules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt, false);
+  EXPECT_EQ(full.qmin, -128);
+  EXPECT_EQ(full.symmetric_divisor(), 127);
+  const QuantRules uint8 = Rules("uint8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
+  EXPECT_EQ(uint8.qmin, 0);
+  EXPECT_EQ(uint8.symmetric_zero_point, 0);
+  EXPECT_EQ(uint8.symmetric_divisor(), 255);
+}
+
+TEST(ResolveSpecTest, RefusesWhatThePresetHasNot) {
+  QuantSpec affine;
+  affine.preset = QuantPreset::kTensorrt;
+  affine.scheme = QuantScheme::kAffine;
+  EXPECT_EQ(ResolveSpec(affine).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(ResolveSpec(affine).status().message()), HasSubstr("ask for the symmetric scheme"));
+  QuantSpec narrow;
+  narrow.preset = QuantPreset::kTensorrt;
+  narrow.type = {8, false};
+  narrow.narrow_range = true;
+  EXPECT_THAT(std::string(ResolveSpec(narrow).status().message()), HasSubstr("full range"));
+  QuantSpec wide;
+  wide.type.bits = 17;
+  EXPECT_THAT(std::string(ResolveSpec(wide).status().message()), HasSubstr("17 bits"));
+  wide.type.bits = 1;
+  EXPECT_EQ(ResolveSpec(wide).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ParamsForRangeTest, Affine) {
+  const QuantRules rules = Rules("uint8", QuantScheme::kAffine);
+  EXPECT_EQ(ParamsForRange(rules, {-1, 1}), (QParams{2.0f / 255.0f, 127}));
+  EXPECT_EQ(ParamsForRange(rules, {-0.5, 254.5}), (QParams{1, 0}));  // ties go to even
+  EXPECT_EQ(ParamsForRange(rules, {-1.5, 253.5}), (QParams{1, 2}));
+  EXPECT_EQ(ParamsForRange(rules, {-2.5, 252.5}), (QParams{1, 2}));
+  EXPECT_EQ(ParamsForRange(rules, {-1.25, 1.3}), (QParams{2.55f / 255.0f, 125}));
+  EXPECT_EQ(ParamsForRange(rules, {2, 4}), (QParams{4.0f / 255.0f, 0}));
+  EXPECT_EQ(ParamsForRange(rules, {-4, -2}), (QParams{4.0f / 255.0f, 255}));
+  EXPECT_EQ(ParamsForRange(rules, {0, 0}), (QParams{FLT_EPSILON, 0}));
+  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kAffine), {0, 0}), (QParams{FLT_EPSILON, -128}));
+}
+
+TEST(ParamsForRangeTest, ZeroPointIsACode) {
+  std::mt19937_64 rng(3);
+  std::lognormal_distribution<double> width(0, 4);
+  for (const char* type : {"int2", "uint4", "int8", "uint16"}) {
+    const QuantRules rules = Rules(type, QuantScheme::kAffine);
+    for (int i = 0; i < 1000; ++i) {
+      const QParams params = ParamsForRange(rules, {-width(rng), i % 2 == 0 ? 0 : width(rng)});
+      EXPECT_GE(params.zero_point, rules.qmin);
+      EXPECT_LE(params.zero_point, rules.qmax);
+    }
+  }
+}
+
+TEST(ParamsForRangeTest, TensorrtTreatsTinyAmplitudesAsZero) {
+  const QuantRules rules = Rules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
+  EXPECT_EQ(ParamsForRange(rules, {0, std::ldexp(1.0, -24)}).scale, 1);
+  EXPECT_EQ(ParamsForRange(rules, {0, 0}).scale, 1);
+  EXPECT_EQ(ParamsForRange(rules, {0, std::ldexp(1.0, -23)}).scale, std::ldexp(1.0f, -23) / 127);
+  EXPECT_EQ(ParamsForRange(rules, {-1.016, 1}).scale, 1.016f / 127);
+}
+
+TEST(ParamsForRangeTest, BeyondFloat32IsDividedInDouble) {
+  const double most = FLT_MAX;
+  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kAffine), {-most, most}),
+            (QParams{static_cast<float>(2 * most / 255), 0}));
+  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kSymmetric), {-most, most}).scale,
+            static_cast<float>(FLT_MAX) / 127.5f);
+  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kSymmetric), {-1.5 * most, 0}).scale,
+            static_cast<float>(1.5 * most / 127.5));
+  EXPECT_EQ(ParamsForRange(Rules("int2", QuantScheme::kSymmetric), {0, 1e300}).scale, FLT_MAX);
+}
+
+TEST(RangeForParamsTest, ComesBackFromEveryZeroPoint) {
+  std::mt19937_64 rng(7);
+  std::uniform_real_distribution<double> exponent(-37, 36);
+  for (const QuantPreset preset : {QuantPreset::kPytorch, QuantPreset::kTensorrt}) {
+    for (const char* type : {"int2", "uint3", "int4", "int8", "uint8", "int16", "uint16"}) {
+      for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
+        if (preset == QuantPreset::kTensorrt && scheme == QuantScheme::kAffine) continue;
+        QuantRules rules = Rules(type, scheme, preset);
+        rules.scale_floor = 0;
+        rules.zero_amplitude = -1;
+        std::uniform_int_distribution<int64_t> zero_point(rules.qmin, rules.qmax);
+        for (int i = 0; i < 300; ++i) {
+          const double scale = std::pow(10.0, exponent(rng));
+          const int64_t wanted = rules.symmetric ? rules.symmetric_zero_point : zero_point(rng);
+          const QParams params = ParamsForRange(rules, RangeForParams(rules, scale, wanted));
+          EXPECT_EQ(params.zero_point, wanted) << type << " " << scale;
+          EXPECT_NEAR(params.scale / scale, 1, 3e-7) << type << " " << scale;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace calib
