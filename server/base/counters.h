@@ -8,8 +8,8 @@
 
 namespace calib::server {
 
-// What the server counts, for /metrics. Engine and rpc add; web reads. Every field is thread-safe and only ever rises, gauges
-// apart.
+// What the server counts, for /metrics. Engine and rpc add; web reads. Every field is thread-safe and only ever rises,
+// gauges apart.
 struct Counters {
   using Counter = std::atomic<uint64_t>;
   // Past the largest ErrorReason and gRPC code.
@@ -22,14 +22,14 @@ struct Counters {
   Counter updates_repeated{0};
   Counter values_observed{0};
   Counter values_ignored{0};
-  Counter raw_bytes{0};         // of tensor chunks that were reduced here
-  Counter statistics_bytes{0};  // of Update messages with statistics
+  Counter raw_bytes{0};                      // of tensor chunks that were reduced here
+  Counter statistics_bytes{0};               // of Update messages with statistics
   std::array<Counter, kReasons> refusals{};  // updates and registrations refused, by ErrorReason
 
   // Durability.
-  Counter checkpoints{0};          // commits of one session
+  Counter checkpoints{0};  // commits of one session
   Counter checkpoint_failures{0};
-  Counter checkpoint_micros{0};    // time spent in commits
+  Counter checkpoint_micros{0};  // time spent in commits
 
   // Calls ended, by the method's index in the service descriptor and gRPC code.
   std::array<std::array<Counter, kCodes>, kRpcs> calls{};

@@ -11,8 +11,8 @@
 
 namespace calib::server {
 
-// Threads that run tasks in the order in which they were scheduled. The queue has no bound of its own: each caller bounds
-// what it has scheduled (a stream: its two messages; the query side: its calls). Thread-safe.
+// Threads that run tasks in the order in which they were scheduled. The queue has no bound of its own: each caller
+// bounds what it has scheduled (a stream: its two messages; the query side: its calls). Thread-safe.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);

@@ -10,8 +10,8 @@
 
 namespace calib::server {
 
-// A thread that calls `checkpoint` every interval and soon after each Request(). Requests that arrive while one runs are served by one
-// more run after it. Thread-safe.
+// A thread that calls `checkpoint` every interval and soon after each Request(). Requests that arrive while one runs
+// are served by one more run after it. Thread-safe.
 class Checkpointer {
  public:
   // `interval` may be infinite: then only on request.

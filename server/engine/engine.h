@@ -2,6 +2,7 @@
 #define CALIB_SERVER_ENGINE_ENGINE_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -28,28 +29,30 @@ struct EngineOptions {
   Limits limits;
   // Time between checkpoints of changed sessions. Infinite: only when asked (Flush, seal, tests).
   absl::Duration checkpoint_interval = absl::Seconds(1);
-  // A checkpoint is also made once a session took in this much since its last one, so that clients' windows of what is not durable
-  // keep moving. Bytes of messages.
+  // A checkpoint is also made once a session took in this much since its last one, so that clients' windows of what is
+  // not durable keep moving. Bytes of messages.
   uint64_t checkpoint_bytes = 16 << 20;
   const Clock* clock = Clock::System();
 };
 
 // All sessions of a server, over a store: the core behind every call, without gRPC. Thread-safe.
 //
-// Lifetime: every ObserveStream must be closed before the engine is destroyed.
+// Lifetime: every ObserveStream must be closed before the engine is destroyed. Destruction serves the waiters that
+// there are and stores nothing else: call Checkpoint() first.
 class Engine {
  public:
   // Opens the store, loads its sessions and starts the checkpointer. Errors are the store's.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options, std::unique_ptr<Store> store);
   ~Engine();
 
-  // --- Sessions. `done` style calls return at once and call back, from any thread, when the change is durable.
+  // --- Sessions.
 
   struct CreateResult {
     std::shared_ptr<Session> session;
     bool created = false;
   };
-  // INVALID_FIELD, SESSION_CONFIG_MISMATCH, LIMIT_EXCEEDED, SERVER_DRAINING. The caller waits with WhenDurable before it answers.
+  // INVALID_FIELD, SESSION_CONFIG_MISMATCH, LIMIT_EXCEEDED, SERVER_DRAINING. The caller waits with WhenDurable before
+  // it answers.
   absl::StatusOr<CreateResult> CreateSession(const std::string& name, const SessionConfig& config)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // SESSION_NOT_FOUND.
@@ -58,9 +61,10 @@ class Engine {
   std::vector<std::shared_ptr<Session>> ListSessions(const std::string& after, size_t limit) const
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Blocks on the store: not for a gRPC thread. SESSION_NOT_FOUND, STORE_FAILED (the session stays).
-  absl::Status DeleteSession(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status DeleteSession(const std::string& name) ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
 
-  // Calls `done` once everything applied to `session` so far is durable; asks for a checkpoint now.
+  // Calls `done`, from any thread, once everything applied to `session` so far is durable, or with the error; asks for
+  // a checkpoint now.
   void WhenDurable(const std::shared_ptr<Session>& session, Session::DurableCallback done);
 
   // --- Life cycle.
@@ -68,9 +72,10 @@ class Engine {
   // Refuses new sessions and streams and calls OnDrain on all open streams. Idempotent.
   void BeginDrain() ABSL_LOCKS_EXCLUDED(mutex_);
   bool draining() const { return draining_; }
-  // Commits everything that changed, now, in this thread. The first error, after all were tried.
-  absl::Status Checkpoint();
-  // OK while the store takes commits; else the last commit's error.
+  // Commits everything that changed, now, in this thread, and delivers what that makes durable. The first error, after
+  // all were tried: STORE_FAILED.
+  absl::Status Checkpoint() ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
+  // OK while the store takes commits; else the first error of the last checkpoint.
   absl::Status store_status() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t server_epoch() const { return server_epoch_; }
 
@@ -83,11 +88,14 @@ class Engine {
   // Counts the stream in; SERVER_DRAINING, LIMIT_EXCEEDED. The listener hears of a drain until the stream is removed.
   absl::StatusOr<uint64_t> AddStream(std::shared_ptr<StreamListener> listener) ABSL_LOCKS_EXCLUDED(mutex_);
   void RemoveStream(uint64_t stream) ABSL_LOCKS_EXCLUDED(mutex_);
-  // The session took in this many bytes; may ask for a checkpoint.
-  void NoteIngested(const std::shared_ptr<Session>& session, uint64_t bytes);
+  // A session took in this many bytes since its last cut; asks for a checkpoint when they are enough.
+  void NoteIngested(uint64_t bytes_since_cut);
 
  private:
   Engine(const EngineOptions& options, std::unique_ptr<Store> store);
+
+  void AddSession(SessionCheckpoint checkpoint, Session::Origin origin) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckpointSession(Session* session) ABSL_LOCKS_EXCLUDED(store_mutex_);
 
   const EngineOptions options_;
   const std::unique_ptr<Store> store_;
@@ -95,6 +103,10 @@ class Engine {
   Counters counters_;
   ObserverPool observer_pool_;
   std::atomic<bool> draining_{false};
+
+  // Held from a session's cut until the store's answer is noted, and from a deletion in the store until it is noted: so
+  // that cuts are committed in order, and no commit brings back what was deleted.
+  Mutex store_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
 
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);

@@ -1,13 +1,14 @@
 #ifndef CALIB_SERVER_ENGINE_LAYER_H_
 #define CALIB_SERVER_ENGINE_LAYER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "quant/layer_statistics.h"
+#include "quant/observer_config.h"
 #include "quant/quant_spec.h"
 
 namespace calib::server {
@@ -23,8 +24,8 @@ struct Layer {
   size_t bytes = 0;                // memory, as counted in the session's state_bytes
 };
 
-// A stream's handle: what its name stands for. `layer` is filled by the session at the first update that is applied, under its
-// lock; only that session uses it.
+// A stream's handle: what its name stands for. `layer` is filled by the session once the layer exists, under its lock;
+// only that session uses it.
 struct LayerBinding {
   std::string name;
   std::optional<ObserverConfig> observer;  // unset: the rules skip it

@@ -1,17 +1,21 @@
 #ifndef CALIB_SERVER_ENGINE_OBSERVE_STREAM_H_
 #define CALIB_SERVER_ENGINE_OBSERVE_STREAM_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <string>
+#include <string_view>
+#include <unordered_set>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "calib/v1/observe.pb.h"
 #include "proto/codec/statistics_codec.h"
+#include "server/engine/layer.h"
 #include "server/engine/session.h"
 #include "server/engine/stream_listener.h"
+#include "server/engine/update.h"
 
 namespace calib::server {
 
@@ -19,10 +23,11 @@ class Engine;
 
 // One worker's stream, without the transport: the state behind an Observe call. rpc/ moves the messages.
 //
-// Handle() and Close() are for one thread at a time; progress() is thread-safe.
+// Handle() and Close() are for one thread at a time; ack(), MakeRefusal() and WhenDurable() are thread-safe.
 class ObserveStream {
  public:
-  // Opens the stream: SERVER_DRAINING, SESSION_NOT_FOUND, INVALID_FIELD, LIMIT_EXCEEDED. `listener` is kept until Close.
+  // Opens the stream: SERVER_DRAINING, SESSION_NOT_FOUND, SESSION_DELETED, INVALID_FIELD, LIMIT_EXCEEDED. `listener` is
+  // kept until Close and may be called before this returns.
   static absl::StatusOr<std::unique_ptr<ObserveStream>> Open(Engine* engine, const v1::Open& open,
                                                              std::shared_ptr<StreamListener> listener);
   ~ObserveStream();  // Close()
@@ -31,9 +36,11 @@ class ObserveStream {
 
   const v1::Welcome& welcome() const { return welcome_; }
 
-  // Takes a RegisterLayers or an Update. OK: applied, or a repetition; refusal() is then not meaningful. An error with
-  // reason WORKER_FENCED, SESSION_DELETED or STREAM_NOT_OPEN (a second Open, an empty message) must end the stream; every other error is a
-  // refusal, nothing of the message was applied, and MakeRefusal() words it for the client.
+  // Takes a RegisterLayers or an Update. OK: applied, or a repetition. An error for which EndsStream holds
+  // (WORKER_FENCED, SESSION_DELETED, STREAM_NOT_OPEN: a second Open, an empty message) must end the stream; every other
+  // error is a refusal: nothing of the message was applied, and MakeRefusal() words it for the client.
+  //
+  // A name is registered once a stream; a second handle for it is refused (INVALID_FIELD).
   absl::Status Handle(const v1::ObserveRequest& request);
   v1::Refusal MakeRefusal(const v1::ObserveRequest& request, const absl::Status& status) const;
   static bool EndsStream(const absl::Status& status);
@@ -47,20 +54,24 @@ class ObserveStream {
   void Close();
 
  private:
-  ObserveStream(Engine* engine, std::shared_ptr<Session> session);
+  ObserveStream(Engine* engine, uint64_t id, std::shared_ptr<Session> session, const Session::OpenResult& opened);
 
   absl::Status HandleRegister(const v1::RegisterLayers& request);
   absl::Status HandleUpdate(const v1::Update& update);
   absl::Status HandleStatistics(const v1::Update& update);
   absl::Status HandleTensor(const v1::Update& update);
+  absl::Status CheckAxis(const v1::TensorChunk& chunk, const LayerBinding& binding) const;
+  absl::Status Apply(const v1::Update& update);
   absl::StatusOr<LayerBinding*> FindBinding(uint32_t handle);
 
   Engine* const engine_;
+  const uint64_t id_;  // of the engine
   const std::shared_ptr<Session> session_;
+  const uint32_t worker_;
   v1::Welcome welcome_;
-  uint32_t worker_ = 0;
-  bool open_ = false;
-  std::deque<LayerBinding> bindings_;  // by handle
+  bool closed_ = false;
+  std::deque<LayerBinding> bindings_;           // by handle
+  std::unordered_set<std::string_view> names_;  // of bindings_, which holds them
   StatisticsReader reader_;
   DecodedUpdate update_;
   std::atomic<uint64_t> values_ignored_{0};

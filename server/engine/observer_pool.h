@@ -10,8 +10,8 @@
 
 namespace calib::server {
 
-// Lends TensorObservers, which hold half a megabyte each, to whoever reduces a raw chunk: as many exist as were ever in use at once.
-// Thread-safe.
+// Lends TensorObservers, which hold half a megabyte each, to whoever reduces a raw chunk: as many exist as were ever in
+// use at once. Thread-safe.
 class ObserverPool {
  public:
   // An observer that goes back to the pool at the end of its life. The pool must outlive it.

@@ -7,18 +7,19 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "proto/codec/statistics_codec.h"
 #include "server/base/counters.h"
 #include "server/base/mutex.h"
 #include "server/engine/layer.h"
 #include "server/engine/limits.h"
+#include "server/engine/notices.h"
 #include "server/engine/stream_listener.h"
+#include "server/engine/update.h"
+#include "server/engine/worker.h"
 #include "server/store/store.h"
 
 namespace calib::server {
@@ -29,38 +30,30 @@ struct Progress {
   uint64_t durable = 0;
 };
 
-// An update after decoding, with its stream's handles resolved. Borrows what it points to.
-struct UpdateRows {
-  LayerBinding* binding;  // of the stream: name, observer, and the layer once it exists
-  LayerView rows;         // statistics as sent ...
-  const LayerStatistics* observed = nullptr;  // ... or as reduced from a raw chunk; then `rows` is empty
-};
-struct DecodedUpdate {
-  uint64_t first = 0;
-  uint64_t last = 0;
-  std::vector<UpdateRows> layers;
-};
-
 // One calibration job: its layers, its workers, and the rules by which updates are applied exactly once.
 //
-// Exactly once. An update [first, last] of a worker is applied, whole or not at all, iff first = applied + 1; last <= applied
-// is a repetition; anything else is refused. Incarnations fence: only the worker's newest stream can apply, and Open reads
-// `applied` in the same critical section that fences the older stream.
+// Exactly once. An update [first, last] of a worker is applied, whole or not at all, iff first = applied + 1; last <=
+// applied is a repetition; anything else is refused. Incarnations fence: only the worker's newest stream can apply, and
+// OpenStream reads `applied` in the same critical section that fences the older stream.
 //
-// Durability. Every change makes a new version of the session. Cut() copies what changed since the last durable version, at one
-// point between updates; MarkDurable() says that the cut was committed. Waiters for a version are called back then.
+// Durability. Every change makes a new version of the session. TakeCut() copies what changed since the last durable
+// version, at one point between updates; MarkDurable() says that the cut was committed. Waiters for a version are
+// called back then.
 //
 // Thread-safe. Nothing is called back under the session's lock.
 class Session {
  public:
-  // A new session, or one that Load gave back.
-  Session(SessionCheckpoint checkpoint, uint64_t server_epoch, const Limits& limits, Counters* counters);
-  ~Session();
+  enum class Origin {
+    kNew,     // nothing of it is durable
+    kLoaded,  // the checkpoint is all of it, and is durable
+  };
+  // `limits` and `counters` must outlive it.
+  Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limits, Counters* counters);
 
   const std::string& name() const { return name_; }
   const SessionConfig& config() const { return config_; }
 
-  // --- Streams; see ObserveStream for the caller.
+  // --- Streams; see ObserveStream for the caller. (session_streams.cc)
 
   struct OpenResult {
     uint32_t worker = 0;  // ordinal
@@ -76,38 +69,44 @@ class Session {
 
   // What CheckSequence and Apply found.
   enum class Sequencing { kNext, kRepeated };
-  // Whether an update of this stream would be applied: cheap, before a raw chunk is reduced. Errors as Apply's.
-  absl::StatusOr<Sequencing> CheckSequence(uint32_t worker, uint64_t incarnation, uint64_t first, uint64_t last)
+  // Whether an update of this stream would be applied: cheap, before its payload is decoded or reduced.
+  // SESSION_DELETED, WORKER_FENCED, INVALID_FIELD (no such range), SESSION_SEALED, SEQUENCE_GAP, SEQUENCE_OVERLAP; a
+  // repetition is one in a sealed session too.
+  absl::StatusOr<Sequencing> CheckSequence(uint32_t worker, uint64_t incarnation, uint64_t first, uint64_t last) const
       ABSL_LOCKS_EXCLUDED(mutex_);
   struct ApplyResult {
     Sequencing sequencing = Sequencing::kNext;
-    uint64_t values_ignored = 0;  // of disabled layers, in this update
-    Progress progress;
+    uint64_t values_ignored = 0;   // of disabled layers, in this update
+    uint64_t bytes_since_cut = 0;  // of messages that were applied since the last cut
   };
-  // Applies an update, whole or not at all. SESSION_DELETED, SESSION_SEALED, WORKER_FENCED, SEQUENCE_GAP, SEQUENCE_OVERLAP,
-  // CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH, COUNT_OVERFLOW, LIMIT_EXCEEDED.
+  // Applies an update, whole or not at all. Errors as CheckSequence, and CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH,
+  // COUNT_OVERFLOW, LIMIT_EXCEEDED.
   absl::StatusOr<ApplyResult> Apply(uint32_t worker, uint64_t incarnation, const DecodedUpdate& update)
       ABSL_LOCKS_EXCLUDED(mutex_);
   Progress GetProgress(uint32_t worker) const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // --- Control.
+  // --- Control. (session.cc)
 
   // No more updates; idempotent. SESSION_DELETED.
   absl::Status Seal() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Returns the number of layers that match so far. SESSION_SEALED, SESSION_DELETED.
+  // Switches layers on or off, also those not seen yet; of several patterns that match a layer the last one given
+  // decides. Returns the number of layers that match so far. INVALID_FIELD, SESSION_SEALED, SESSION_DELETED,
+  // LIMIT_EXCEEDED.
   absl::StatusOr<uint64_t> SetEnabled(const std::string& pattern, bool enabled) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Ends all streams with SESSION_DELETED, fails all waiters and refuses everything from now on.
-  void MarkDeleted() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Frees all layers and refuses everything from now on. The notices end all streams with SESSION_DELETED and fail all
+  // waiters.
+  Notices MarkDeleted() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // --- Reading. Layers are copied one at a time, so that ingestion is held up for microseconds.
+  // --- Reading. Layers are copied one at a time, so that ingestion is held up for microseconds. (session_read.cc)
 
   struct Summary {
     SessionRecord record;
     uint64_t layer_count = 0;
     uint64_t worker_count = 0;
-    uint64_t values = 0;
+    uint64_t values = 0;  // stays at 2^64 - 1
     uint64_t state_bytes = 0;
     uint64_t version = 0;
+    bool deleted = false;
   };
   Summary GetSummary() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -119,7 +118,8 @@ class Session {
   // In id order.
   std::vector<WorkerSummary> GetWorkers() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Names of layers that match, in name order, after `after`, at most `limit`; only those changed since `since_version`.
+  // Names of layers that match, in name order, after `after`, at most `limit`; only those changed since
+  // `since_version`.
   std::vector<std::string> ListLayers(const std::string& pattern, const std::string& after, size_t limit,
                                       uint64_t since_version = 0) const ABSL_LOCKS_EXCLUDED(mutex_);
   struct LayerSnapshot {
@@ -130,10 +130,10 @@ class Session {
     uint64_t version = 0;
     QuantSpec quant_spec;  // its rule's
   };
-  // NOT_FOUND (LAYER_NOT_FOUND) when there is no such layer.
+  // LAYER_NOT_FOUND, SESSION_DELETED.
   absl::StatusOr<LayerSnapshot> GetLayer(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // --- Checkpoints; see Checkpointer for the caller.
+  // --- Checkpoints; see Engine::Checkpoint for the caller, which makes one cut at a time. (session_checkpoint.cc)
 
   struct Cut {
     uint64_t version = 0;  // everything up to this version is in the cut or durable already
@@ -141,21 +141,43 @@ class Session {
   };
   // What changed since the last durable version; nullopt when nothing did, or when the session is deleted.
   std::optional<Cut> TakeCut() ABSL_LOCKS_EXCLUDED(mutex_);
-  // The cut of this version, with these workers' watermarks, was committed. Tells streams and waiters.
-  void MarkDurable(uint64_t version, const std::vector<WorkerRecord>& workers) ABSL_LOCKS_EXCLUDED(mutex_);
-  // A commit failed: waiters fail with STORE_FAILED and this message; the state stays to be cut again.
-  void MarkFailed(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Calls `done` once everything applied so far is durable (at once if it is), or with the error. From any thread.
+  // The newest cut, which is of this version, was committed. The notices tell streams whose worker got further, and
+  // waiters.
+  Notices MarkDurable(uint64_t version) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Its commit failed: the state stays to be cut again. The notices fail all waiters with `status`.
+  Notices MarkFailed(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Calls `done` with the number of updates applied so far once they are durable (at once if they are), or with the
+  // error. From any thread.
   using DurableCallback = std::function<void(absl::StatusOr<uint64_t> updates)>;
   void WhenDurable(DurableCallback done) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  struct Worker;
-  struct Waiter;
+  struct Waiter {
+    uint64_t version;
+    uint64_t updates;
+    DurableCallback done;
+  };
+
+  absl::Status DeletedError() const;
+  // Whether a layer of this name is switched on.
+  bool IsEnabled(absl::string_view layer) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Sequencing> Sequence(uint32_t worker, uint64_t incarnation, uint64_t first, uint64_t last) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Apply's two halves: all checks of the rows, without a change; and the changes, which can't fail. In both a layer
+  // that is switched off is passed over.
+  absl::Status CheckRows(const DecodedUpdate& update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MergeLayer(uint32_t worker, const UpdateRows& rows) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Finds the layer of a binding, if there is one by now, and tells whether its values are to be ignored.
+  bool IsIgnored(LayerBinding* binding) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Layer* AddLayer(const std::string& name, LayerStatistics statistics, const QuantSpec& quant_spec)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Brings the counts of memory up to date after a layer changed.
+  void Account(Layer* layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes out all waiters.
+  void FailWaiters(const absl::Status& status, Notices* notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string name_;
   const SessionConfig config_;
-  const uint64_t server_epoch_;
   const Limits& limits_;
   Counters* const counters_;
 
@@ -164,12 +186,13 @@ class Session {
   bool deleted_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t durable_version_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<std::string, std::unique_ptr<Layer>> layers_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<Worker>> workers_ ABSL_GUARDED_BY(mutex_);  // by ordinal
+  std::map<std::string, Layer> layers_ ABSL_GUARDED_BY(mutex_);  // nodes never move: bindings point to them
+  std::vector<Worker> workers_ ABSL_GUARDED_BY(mutex_);          // by ordinal
   std::map<std::string, uint32_t> worker_ordinals_ ABSL_GUARDED_BY(mutex_);
   std::vector<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
   uint64_t values_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t state_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t bytes_since_cut_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace calib::server

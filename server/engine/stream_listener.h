@@ -5,17 +5,19 @@
 
 namespace calib::server {
 
-// What happens to an open stream from elsewhere. Called from any thread, never under a lock of the engine; must not block. A call may
-// still be under way when the stream is closed, so implementations are held by shared pointers and outlive their stream.
+// What happens to an open stream from elsewhere. Called from any thread, also before ObserveStream::Open has returned,
+// never under a lock of the engine; must not block. A call may still be under way when the stream is closed, so
+// implementations are held by shared pointers and outlive their stream.
 class StreamListener {
  public:
   virtual ~StreamListener() = default;
 
-  // More of the stream's updates are durable; ObserveStream::progress() says how far.
+  // More of the stream's updates are durable; ObserveStream::ack() says how far.
   virtual void OnDurable() = 0;
   // The stream must end with this status: WORKER_FENCED, SESSION_DELETED.
   virtual void OnEnd(const absl::Status& status) = 0;
-  // The server is shutting down: read no more, finish what was read, wait until it is durable, send a last Ack, end with SERVER_DRAINING.
+  // The server is shutting down: read no more, finish what was read, wait until it is durable, send a last Ack, end
+  // with SERVER_DRAINING.
   virtual void OnDrain() = 0;
 };
 

@@ -12,8 +12,8 @@
 
 namespace calib::server {
 
-// A Store that lives and dies with its object: for throw-away runs and for tests, which open a second engine on it as if the
-// first had crashed.
+// A Store that lives and dies with its object: for throw-away runs and for tests, which open a second engine on it as
+// if the first had crashed.
 class MemoryStore : public Store {
  public:
   struct Options {

@@ -46,7 +46,7 @@ struct LayerRecord {
 };
 
 // A consistent cut of one session: the state after exactly the updates that its workers' watermarks name. In a commit,
-// layers and workers are those that changed since the last one; from Load, all.
+// layers and workers are those that changed since the last one; from Load, all, the workers' ordinals being 0 to n - 1.
 struct SessionCheckpoint {
   SessionRecord session;
   std::vector<WorkerRecord> workers;
@@ -62,14 +62,15 @@ class Store {
   virtual ~Store() = default;
 
   // Takes the store for this server and returns its epoch, larger than every one before; commits of older epochs fail
-  // from now on. Once, before anything else. UNAVAILABLE: another server holds it. DATA_LOSS: what is stored is damaged.
+  // from now on. Once, before anything else. UNAVAILABLE: another server holds it. DATA_LOSS: what is stored is
+  // damaged.
   virtual absl::StatusOr<uint64_t> Open() = 0;
 
   // Everything that is durable, in name order. DATA_LOSS names what is damaged.
   virtual absl::StatusOr<std::vector<SessionCheckpoint>> Load() = 0;
 
-  // Makes the checkpoint durable, whole or not at all. ABORTED: `epoch` is not the newest; another server took over. Any
-  // other error: nothing is durable of it, and the caller may try again.
+  // Makes the checkpoint durable, whole or not at all. ABORTED: `epoch` is not the newest; another server took over.
+  // Any other error: nothing is durable of it, and the caller may try again.
   virtual absl::Status Commit(uint64_t epoch, SessionCheckpoint checkpoint) = 0;
 
   // Removes a session; OK when there is none. Durable on return. Errors as Commit.

@@ -1,0 +1,201 @@
+#include "server/engine/engine.h"
+
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/codec/error.h"
+#include "server/engine/checkpointer.h"
+#include "server/engine/validate.h"
+
+namespace calib::server {
+namespace {
+
+absl::Status DrainingError() {
+  return MakeError(v1::ERROR_REASON_SERVER_DRAINING,
+                   "the server is shutting down; reconnect with backoff, to this or another address");
+}
+
+absl::Status NotFoundError(const std::string& name) {
+  return MakeError(v1::ERROR_REASON_SESSION_NOT_FOUND,
+                   absl::StrCat("there is no session ", Quoted(name), "; create it, or correct the name"),
+                   {{"session", name}});
+}
+
+absl::Status StoreError(const std::string& session, absl::string_view what, const absl::Status& status) {
+  return MakeError(v1::ERROR_REASON_STORE_FAILED,
+                   absl::StrCat("session ", Quoted(session), " could not be ", what, ": ", status.message()),
+                   {{"session", session}});
+}
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, std::unique_ptr<Store> store)
+    : options_(options), store_(std::move(store)) {}
+
+Engine::~Engine() = default;
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options, std::unique_ptr<Store> store) {
+  std::unique_ptr<Engine> engine(new Engine(options, std::move(store)));
+  absl::StatusOr<uint64_t> epoch = engine->store_->Open();
+  if (!epoch.ok()) return epoch.status();
+  engine->server_epoch_ = *epoch;
+  absl::StatusOr<std::vector<SessionCheckpoint>> sessions = engine->store_->Load();
+  if (!sessions.ok()) return sessions.status();
+  {
+    MutexLock lock(&engine->mutex_);
+    for (SessionCheckpoint& session : *sessions) engine->AddSession(std::move(session), Session::Origin::kLoaded);
+  }
+  engine->checkpointer_ = std::make_unique<Checkpointer>(options.checkpoint_interval,
+                                                         [raw = engine.get()] { raw->Checkpoint().IgnoreError(); });
+  return engine;
+}
+
+void Engine::AddSession(SessionCheckpoint checkpoint, Session::Origin origin) {
+  std::string name = checkpoint.session.name;
+  sessions_.emplace(std::move(name),
+                    std::make_shared<Session>(std::move(checkpoint), origin, options_.limits, &counters_));
+  counters_.sessions += 1;
+}
+
+absl::StatusOr<Engine::CreateResult> Engine::CreateSession(const std::string& name, const SessionConfig& config) {
+  if (absl::Status status = ValidateSessionName(name); !status.ok()) return status;
+  MutexLock lock(&mutex_);
+  if (const auto found = sessions_.find(name); found != sessions_.end()) {
+    if (found->second->config() == config) return CreateResult{found->second, false};
+    return MakeError(v1::ERROR_REASON_SESSION_CONFIG_MISMATCH,
+                     absl::StrCat("session ", Quoted(name),
+                                  " exists with another config; choose another name, or pass the same config"),
+                     {{"session", name}});
+  }
+  if (draining_) return DrainingError();
+  if (sessions_.size() >= options_.limits.max_sessions) {
+    return LimitExceeded(absl::StrCat("the server would have ", sessions_.size() + 1, " sessions"), "--max-sessions",
+                         options_.limits.max_sessions);
+  }
+  SessionCheckpoint checkpoint;
+  checkpoint.session = {.name = name, .config = config, .create_time = options_.clock->Now()};
+  AddSession(std::move(checkpoint), Session::Origin::kNew);
+  return CreateResult{sessions_.at(name), true};
+}
+
+absl::StatusOr<std::shared_ptr<Session>> Engine::FindSession(const std::string& name) const {
+  MutexLock lock(&mutex_);
+  const auto found = sessions_.find(name);
+  if (found == sessions_.end()) return NotFoundError(name);
+  return found->second;
+}
+
+std::vector<std::shared_ptr<Session>> Engine::ListSessions(const std::string& after, size_t limit) const {
+  MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<Session>> sessions;
+  for (auto it = sessions_.upper_bound(after); it != sessions_.end() && sessions.size() < limit; ++it) {
+    sessions.push_back(it->second);
+  }
+  return sessions;
+}
+
+absl::Status Engine::DeleteSession(const std::string& name) {
+  std::shared_ptr<Session> session;
+  Notices notices;
+  {
+    MutexLock store_lock(&store_mutex_);
+    absl::StatusOr<std::shared_ptr<Session>> found = FindSession(name);
+    if (!found.ok()) return found.status();
+    session = *std::move(found);
+    if (absl::Status status = store_->Delete(server_epoch_, name); !status.ok()) {
+      return StoreError(name, "deleted", status);
+    }
+    {
+      MutexLock lock(&mutex_);
+      sessions_.erase(name);
+      counters_.sessions -= 1;
+    }
+    notices = session->MarkDeleted();
+  }
+  notices.Deliver();
+  return absl::OkStatus();
+}
+
+void Engine::WhenDurable(const std::shared_ptr<Session>& session, Session::DurableCallback done) {
+  session->WhenDurable(std::move(done));
+  checkpointer_->Request();
+}
+
+void Engine::BeginDrain() {
+  std::vector<std::shared_ptr<StreamListener>> listeners;
+  {
+    MutexLock lock(&mutex_);
+    if (draining_.exchange(true)) return;
+    for (const auto& [stream, listener] : streams_) listeners.push_back(listener);
+  }
+  for (const std::shared_ptr<StreamListener>& listener : listeners) listener->OnDrain();
+}
+
+absl::Status Engine::Checkpoint() {
+  std::vector<std::shared_ptr<Session>> sessions = ListSessions("", std::numeric_limits<size_t>::max());
+  absl::Status first_error;
+  for (const std::shared_ptr<Session>& session : sessions) first_error.Update(CheckpointSession(session.get()));
+  MutexLock lock(&mutex_);
+  store_status_ = first_error;
+  return first_error;
+}
+
+absl::Status Engine::CheckpointSession(Session* session) {
+  Notices notices;
+  absl::Status status;
+  {
+    MutexLock lock(&store_mutex_);
+    std::optional<Session::Cut> cut = session->TakeCut();
+    if (!cut.has_value()) return absl::OkStatus();
+    const absl::Time begin = absl::Now();
+    status = store_->Commit(server_epoch_, std::move(cut->checkpoint));
+    counters_.checkpoint_micros += absl::ToInt64Microseconds(absl::Now() - begin);
+    if (status.ok()) {
+      counters_.checkpoints += 1;
+      notices = session->MarkDurable(cut->version);
+    } else {
+      counters_.checkpoint_failures += 1;
+      status = StoreError(session->name(), "stored", status);
+      notices = session->MarkFailed(status);
+    }
+  }
+  notices.Deliver();
+  return status;
+}
+
+absl::Status Engine::store_status() const {
+  MutexLock lock(&mutex_);
+  return store_status_;
+}
+
+absl::StatusOr<uint64_t> Engine::AddStream(std::shared_ptr<StreamListener> listener) {
+  MutexLock lock(&mutex_);
+  if (draining_) return DrainingError();
+  if (streams_.size() >= options_.limits.max_streams) {
+    return LimitExceeded(absl::StrCat("the server would have ", streams_.size() + 1, " open streams"), "--max-streams",
+                         options_.limits.max_streams);
+  }
+  const uint64_t stream = next_stream_++;
+  streams_.emplace(stream, std::move(listener));
+  counters_.streams += 1;
+  return stream;
+}
+
+void Engine::RemoveStream(uint64_t stream) {
+  std::shared_ptr<StreamListener> listener;  // may be freed by this, without the lock
+  MutexLock lock(&mutex_);
+  const auto found = streams_.find(stream);
+  if (found == streams_.end()) return;
+  listener = std::move(found->second);
+  streams_.erase(found);
+  counters_.streams -= 1;
+}
+
+void Engine::NoteIngested(uint64_t bytes_since_cut) {
+  if (bytes_since_cut >= options_.checkpoint_bytes) checkpointer_->Request();
+}
+
+}  // namespace calib::server

@@ -1,0 +1,127 @@
+#include "server/engine/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/codec/config_codec.h"
+#include "proto/codec/error.h"
+#include "server/engine/validate.h"
+
+namespace calib::server {
+
+Session::Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limits, Counters* counters)
+    : name_(checkpoint.session.name), config_(checkpoint.session.config), limits_(limits), counters_(counters) {
+  MutexLock lock(&mutex_);
+  record_ = std::move(checkpoint.session);
+  if (origin == Origin::kLoaded) durable_version_ = version_;
+  workers_.resize(checkpoint.workers.size());
+  for (WorkerRecord& record : checkpoint.workers) {
+    worker_ordinals_[record.id] = record.ordinal;
+    Worker& worker = workers_[record.ordinal];
+    worker.version = version_;
+    worker.durable = worker.cut_applied = record.applied;
+    worker.record = std::move(record);
+  }
+  for (LayerRecord& record : checkpoint.layers) {
+    const size_t rule = config_.rules.Find(record.name);
+    Layer* const layer =
+        AddLayer(record.name, std::move(record.statistics),
+                 rule < config_.rules.rules().size() ? config_.rules.rules()[rule].quant_spec : QuantSpec());
+    layer->contributors.resize(workers_.size());
+    for (const uint32_t worker : record.workers) layer->contributors[worker] = true;
+    for (const ChannelStatistics& channel : layer->statistics.channels()) {
+      values_ = SaturatingAdd(values_, channel.range.values());
+    }
+    Account(layer);
+  }
+}
+
+absl::Status Session::Seal() {
+  MutexLock lock(&mutex_);
+  if (deleted_) return DeletedError();
+  if (record_.sealed) return absl::OkStatus();
+  record_.sealed = true;
+  ++version_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> Session::SetEnabled(const std::string& pattern, bool enabled) {
+  if (absl::Status status = CheckPattern("pattern", pattern); !status.ok()) return status;
+  MutexLock lock(&mutex_);
+  if (deleted_) return DeletedError();
+  if (record_.sealed) {
+    return MakeError(v1::ERROR_REASON_SESSION_SEALED,
+                     absl::StrCat("session ", Quoted(name_), " is sealed; its observers collect nothing any more"),
+                     {{"session", name_}});
+  }
+  // What an earlier one of the same pattern said is said anew, and "*" says it of all.
+  std::vector<SessionRecord::Toggle> toggles = record_.toggles;
+  std::erase_if(toggles,
+                [&](const SessionRecord::Toggle& toggle) { return pattern == "*" || toggle.pattern == pattern; });
+  if (toggles.size() >= limits_.max_toggles) {
+    return LimitExceeded(absl::StrCat("session ", Quoted(name_), " would have ", toggles.size() + 1,
+                                      " patterns that switch observers on or off"),
+                         "--max-toggles", limits_.max_toggles);
+  }
+  toggles.push_back({pattern, enabled});
+  record_.toggles = std::move(toggles);
+  ++version_;
+  uint64_t matches = 0;
+  for (auto& [name, layer] : layers_) {
+    if (!GlobMatch(pattern, name)) continue;
+    layer.enabled = enabled;
+    ++matches;
+  }
+  return matches;
+}
+
+Notices Session::MarkDeleted() {
+  std::map<std::string, Layer> layers;  // freed without the lock
+  Notices notices;
+  MutexLock lock(&mutex_);
+  if (deleted_) return notices;
+  deleted_ = true;
+  layers.swap(layers_);
+  counters_->layers -= static_cast<int64_t>(layers.size());
+  counters_->state_bytes -= static_cast<int64_t>(state_bytes_);
+  state_bytes_ = 0;
+  for (Worker& worker : workers_) {
+    if (worker.listener == nullptr) continue;
+    notices.Add([listener = std::move(worker.listener), error = DeletedError()] { listener->OnEnd(error); });
+  }
+  FailWaiters(DeletedError(), &notices);
+  return notices;
+}
+
+absl::Status Session::DeletedError() const {
+  return MakeError(v1::ERROR_REASON_SESSION_DELETED, absl::StrCat("session ", Quoted(name_), " was deleted; stop"),
+                   {{"session", name_}});
+}
+
+bool Session::IsEnabled(absl::string_view layer) const {
+  const auto toggle = std::find_if(record_.toggles.rbegin(), record_.toggles.rend(),
+                                   [&](const SessionRecord::Toggle& t) { return GlobMatch(t.pattern, layer); });
+  return toggle == record_.toggles.rend() || toggle->enabled;
+}
+
+Layer* Session::AddLayer(const std::string& name, LayerStatistics statistics, const QuantSpec& quant_spec) {
+  Layer layer{.name = name,
+              .statistics = std::move(statistics),
+              .quant_spec = quant_spec,
+              .enabled = IsEnabled(name),
+              .version = version_};
+  counters_->layers += 1;
+  return &layers_.emplace(name, std::move(layer)).first->second;
+}
+
+void Session::Account(Layer* layer) {
+  const size_t bytes = sizeof(*layer) - sizeof(layer->statistics) + layer->statistics.MemoryBytes() +
+                       2 * layer->name.capacity() + layer->contributors.capacity() / 8;
+  if (bytes == layer->bytes) return;
+  counters_->state_bytes += static_cast<int64_t>(bytes) - static_cast<int64_t>(layer->bytes);
+  state_bytes_ += bytes - layer->bytes;
+  layer->bytes = bytes;
+}
+
+}  // namespace calib::server

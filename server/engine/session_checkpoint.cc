@@ -1,0 +1,73 @@
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "server/engine/session.h"
+
+namespace calib::server {
+
+std::optional<Session::Cut> Session::TakeCut() {
+  MutexLock lock(&mutex_);
+  if (deleted_ || version_ == durable_version_) return std::nullopt;
+  bytes_since_cut_ = 0;
+  Cut cut{.version = version_};
+  cut.checkpoint.session = record_;
+  for (Worker& worker : workers_) {
+    if (worker.version <= durable_version_) continue;
+    worker.cut_applied = worker.record.applied;
+    cut.checkpoint.workers.push_back(worker.record);
+  }
+  for (const auto& [name, layer] : layers_) {
+    if (layer.version <= durable_version_) continue;
+    LayerRecord& record = cut.checkpoint.layers.emplace_back(LayerRecord{name, layer.statistics, {}});
+    for (uint32_t worker = 0; worker < layer.contributors.size(); ++worker) {
+      if (layer.contributors[worker]) record.workers.push_back(worker);
+    }
+  }
+  return cut;
+}
+
+Notices Session::MarkDurable(uint64_t version) {
+  Notices notices;
+  MutexLock lock(&mutex_);
+  durable_version_ = version;
+  for (Worker& worker : workers_) {
+    if (worker.cut_applied <= worker.durable) continue;
+    worker.durable = worker.cut_applied;
+    if (worker.listener != nullptr) notices.Add([listener = worker.listener] { listener->OnDurable(); });
+  }
+  const auto served = std::stable_partition(waiters_.begin(), waiters_.end(),
+                                            [&](const Waiter& waiter) { return waiter.version > version; });
+  for (auto waiter = served; waiter != waiters_.end(); ++waiter) {
+    notices.Add([done = std::move(waiter->done), updates = waiter->updates] { done(updates); });
+  }
+  waiters_.erase(served, waiters_.end());
+  return notices;
+}
+
+Notices Session::MarkFailed(const absl::Status& status) {
+  Notices notices;
+  MutexLock lock(&mutex_);
+  FailWaiters(status, &notices);
+  return notices;
+}
+
+void Session::WhenDurable(DurableCallback done) {
+  absl::StatusOr<uint64_t> now;
+  {
+    MutexLock lock(&mutex_);
+    if (!deleted_ && version_ > durable_version_) {
+      waiters_.push_back({version_, record_.updates_applied, std::move(done)});
+      return;
+    }
+    now = deleted_ ? absl::StatusOr<uint64_t>(DeletedError()) : record_.updates_applied;
+  }
+  done(std::move(now));
+}
+
+void Session::FailWaiters(const absl::Status& status, Notices* notices) {
+  for (Waiter& waiter : waiters_) notices->Add([done = std::move(waiter.done), status] { done(status); });
+  waiters_.clear();
+}
+
+}  // namespace calib::server

@@ -1,0 +1,174 @@
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/codec/error.h"
+#include "server/engine/session.h"
+#include "server/engine/validate.h"
+
+namespace calib::server {
+namespace {
+
+absl::Status FencedError(const std::string& session, const std::string& worker_id) {
+  return MakeError(v1::ERROR_REASON_WORKER_FENCED,
+                   absl::StrCat("a newer stream of worker ", Quoted(worker_id),
+                                " took over; stop this one, and give each process a worker id of its own"),
+                   {{"session", session}, {"worker_id", worker_id}});
+}
+
+}  // namespace
+
+absl::StatusOr<Session::OpenResult> Session::OpenStream(const std::string& worker_id, const std::string& display_name,
+                                                        std::shared_ptr<StreamListener> listener) {
+  std::shared_ptr<StreamListener> fenced;
+  OpenResult result;
+  {
+    MutexLock lock(&mutex_);
+    if (deleted_) return DeletedError();
+    const auto known = worker_ordinals_.find(worker_id);
+    if (known == worker_ordinals_.end()) {
+      if (workers_.size() >= limits_.max_workers) {
+        return LimitExceeded(absl::StrCat("session ", Quoted(name_), " would have ", workers_.size() + 1, " workers"),
+                             "--max-workers", limits_.max_workers);
+      }
+      result.worker = static_cast<uint32_t>(workers_.size());
+      worker_ordinals_.emplace(worker_id, result.worker);
+      workers_.emplace_back().record = {.id = worker_id, .ordinal = result.worker};
+    } else {
+      result.worker = known->second;
+    }
+    Worker& worker = workers_[result.worker];
+    worker.version = ++version_;
+    worker.record.display_name = display_name;
+    result.incarnation = ++worker.record.incarnation;
+    result.progress = {worker.record.applied, worker.durable};
+    fenced = std::exchange(worker.listener, std::move(listener));
+  }
+  if (fenced != nullptr) fenced->OnEnd(FencedError(name_, worker_id));
+  return result;
+}
+
+void Session::CloseStream(uint32_t worker, uint64_t incarnation) {
+  std::shared_ptr<StreamListener> listener;  // may be freed by this, without the lock
+  MutexLock lock(&mutex_);
+  if (workers_[worker].record.incarnation == incarnation) listener.swap(workers_[worker].listener);
+}
+
+absl::StatusOr<Session::Sequencing> Session::Sequence(uint32_t worker, uint64_t incarnation, uint64_t first,
+                                                      uint64_t last) const {
+  if (deleted_) return DeletedError();
+  const WorkerRecord& record = workers_[worker].record;
+  if (record.incarnation != incarnation) return FencedError(name_, record.id);
+  if (first == 0 || last < first) {
+    return InvalidField(first == 0 ? "update.first" : "update.last",
+                        absl::StrCat("[", first, ", ", last, "]: first must be at least 1 and last at least first"));
+  }
+  if (last <= record.applied) return Sequencing::kRepeated;
+  if (record_.sealed) {
+    return MakeError(v1::ERROR_REASON_SESSION_SEALED,
+                     absl::StrCat("session ", Quoted(name_), " is sealed; create a new one for more data"),
+                     {{"session", name_}});
+  }
+  const uint64_t expected = record.applied + 1;
+  if (first == expected) return Sequencing::kNext;
+  const bool gap = first > expected;
+  return MakeError(gap ? v1::ERROR_REASON_SEQUENCE_GAP : v1::ERROR_REASON_SEQUENCE_OVERLAP,
+                   absl::StrCat("update [", first, ", ", last, "] of worker ", Quoted(record.id),
+                                gap ? " leaves out " : " repeats a part of what was applied; expected ", "update ",
+                                expected, "; open a new stream and resume from its Welcome"),
+                   {{"expected", absl::StrCat(expected)}, {"worker_id", record.id}});
+}
+
+absl::StatusOr<Session::Sequencing> Session::CheckSequence(uint32_t worker, uint64_t incarnation, uint64_t first,
+                                                           uint64_t last) const {
+  MutexLock lock(&mutex_);
+  return Sequence(worker, incarnation, first, last);
+}
+
+absl::StatusOr<Session::ApplyResult> Session::Apply(uint32_t worker, uint64_t incarnation,
+                                                    const DecodedUpdate& update) {
+  MutexLock lock(&mutex_);
+  const absl::StatusOr<Sequencing> sequencing = Sequence(worker, incarnation, update.first, update.last);
+  if (!sequencing.ok()) return sequencing.status();
+  ApplyResult result{.sequencing = *sequencing, .bytes_since_cut = bytes_since_cut_};
+  if (*sequencing == Sequencing::kRepeated) return result;
+  if (absl::Status status = CheckRows(update); !status.ok()) return status;
+
+  // Nothing from here on can fail.
+  ++version_;
+  uint64_t values = 0;
+  for (const UpdateRows& rows : update.layers) {
+    if (IsIgnored(rows.binding)) {
+      result.values_ignored = SaturatingAdd(result.values_ignored, rows.Values());
+    } else {
+      MergeLayer(worker, rows);
+      values = SaturatingAdd(values, rows.Values());
+    }
+  }
+  values_ = SaturatingAdd(values_, values);
+  record_.values_ignored = SaturatingAdd(record_.values_ignored, result.values_ignored);
+  ++record_.updates_applied;
+  workers_[worker].record.applied = update.last;
+  workers_[worker].version = version_;
+  bytes_since_cut_ += update.bytes;
+  result.bytes_since_cut = bytes_since_cut_;
+  counters_->updates_applied += 1;
+  counters_->values_observed += values;
+  counters_->values_ignored += result.values_ignored;
+  return result;
+}
+
+absl::Status Session::CheckRows(const DecodedUpdate& update) {
+  size_t new_layers = 0;
+  bool merges = false;
+  for (const UpdateRows& rows : update.layers) {
+    if (IsIgnored(rows.binding)) continue;
+    merges = true;
+    if (rows.binding->layer == nullptr) ++new_layers;
+    const size_t channels = rows.observed != nullptr ? rows.observed->channels().size() : rows.rows.rows.size();
+    if (channels > limits_.max_channels) {
+      return LimitExceeded(absl::StrCat("layer ", Quoted(rows.binding->name), " has ", channels, " channels"),
+                           "--max-channels", limits_.max_channels);
+    }
+    if (absl::Status status = rows.Check(); !status.ok()) return status;
+  }
+  if (new_layers > 0 && layers_.size() + new_layers > limits_.max_layers) {
+    return LimitExceeded(
+        absl::StrCat("session ", Quoted(name_), " would have ", layers_.size() + new_layers, " layers"), "--max-layers",
+        limits_.max_layers);
+  }
+  const int64_t state_bytes = counters_->state_bytes;
+  if (merges && state_bytes >= 0 && static_cast<uint64_t>(state_bytes) >= limits_.max_state_bytes) {
+    return LimitExceeded(absl::StrCat("the server's statistics take ", state_bytes, " bytes of memory"),
+                         "--max-state-bytes", limits_.max_state_bytes);
+  }
+  return absl::OkStatus();
+}
+
+void Session::MergeLayer(uint32_t worker, const UpdateRows& rows) {
+  LayerBinding* const binding = rows.binding;
+  if (binding->layer == nullptr) {
+    binding->layer = AddLayer(binding->name, LayerStatistics(*binding->observer), binding->quant_spec);
+  }
+  Layer* const layer = binding->layer;
+  rows.MergeInto(&layer->statistics);
+  layer->version = version_;
+  if (layer->contributors.size() <= worker) layer->contributors.resize(workers_.size());
+  layer->contributors[worker] = true;
+  Account(layer);
+}
+
+bool Session::IsIgnored(LayerBinding* binding) {
+  if (binding->layer == nullptr) {
+    const auto found = layers_.find(binding->name);
+    if (found == layers_.end()) return !IsEnabled(binding->name);
+    binding->layer = &found->second;
+  }
+  return !binding->layer->enabled;
+}
+
+Progress Session::GetProgress(uint32_t worker) const {
+  MutexLock lock(&mutex_);
+  return {workers_[worker].record.applied, workers_[worker].durable};
+}
+
+}  // namespace calib::server

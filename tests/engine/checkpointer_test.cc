@@ -1,0 +1,60 @@
+#include "server/engine/checkpointer.h"
+
+#include <atomic>
+
+#include "gtest/gtest.h"
+#include "tests/engine/engine_fixture.h"
+
+namespace calib::server::test {
+namespace {
+
+TEST(CheckpointerTest, RunsOnRequestOnly) {
+  std::atomic<int> runs{0};
+  Event ran;
+  {
+    Checkpointer checkpointer(absl::InfiniteDuration(), [&] {
+      ++runs;
+      ran.Set();
+    });
+    checkpointer.Request();
+    EXPECT_TRUE(ran.Wait());
+  }
+  EXPECT_EQ(runs, 1);
+}
+
+TEST(CheckpointerTest, RunsEveryInterval) {
+  std::atomic<int> runs{0};
+  Event ran;
+  Checkpointer checkpointer(absl::Milliseconds(1), [&] {
+    if (++runs == 3) ran.Set();
+  });
+  EXPECT_TRUE(ran.Wait());
+}
+
+TEST(CheckpointerTest, RequestsDuringARunGetOneMore) {
+  std::atomic<int> runs{0};
+  Event begun, go_on;
+  {
+    Checkpointer checkpointer(absl::InfiniteDuration(), [&] {
+      if (++runs > 1) return;
+      begun.Set();
+      EXPECT_TRUE(go_on.Wait());
+    });
+    checkpointer.Request();
+    ASSERT_TRUE(begun.Wait());
+    for (int i = 0; i < 10; ++i) checkpointer.Request();
+    go_on.Set();
+  }
+  EXPECT_EQ(runs, 2);
+}
+
+TEST(CheckpointerTest, ServesARequestBeforeItEnds) {
+  std::atomic<int> runs{0};
+  {
+    Checkpointer(absl::InfiniteDuration(), [&] { ++runs; }).Request();
+  }
+  EXPECT_EQ(runs, 1);
+}
+
+}  // namespace
+}  // namespace calib::server::test
