@@ -23,3 +23,15 @@ function(calib_library name)
   string(REGEX REPLACE "^calib_" "" short ${name})
   add_library(calibd::${short} ALIAS ${name})
 endfunction()
+
+option(CALIB_PRECOMPILE "Parse the heavy headers of other projects once a target, not once a file" ON)
+
+# calib_precompile(TARGET HEADERS...): every file still includes what it uses; this only makes that cheap.
+function(calib_precompile target)
+  if(CALIB_PRECOMPILE)
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      target_compile_options(${target} PRIVATE -fpch-preprocess)  # so that ccache can tell what a file depends on
+    endif()
+  endif()
+endfunction()

@@ -50,8 +50,8 @@ class Bfloat16Histogram {
   // OUT_OF_RANGE if adding this many values would pass 2^64 - 1.
   absl::Status CheckAdd(uint64_t values) const;
 
-  // Adds 2^m counters to a page. REQUIRES: CheckAdd(their sum).ok(); at 7 bits counter 0 of page 256, which would be key
-  // 0x8000, is 0.
+  // Adds 2^m counters to a page. REQUIRES: CheckAdd(their sum).ok(); at 7 bits counter 0 of page 256, which would be
+  // key 0x8000, is 0.
   void AddPage(int page, absl::Span<const uint64_t> counters);
   void AddPage(int page, absl::Span<const uint32_t> counters);
   // Adds `count` values of one key of this resolution. REQUIRES: CheckAdd(count).ok(); key is not 0x8000 at 7 bits.
@@ -101,8 +101,8 @@ uint32_t Bfloat16Key(float value);
 double BinBegin(uint32_t key, int mantissa_bits);
 double BinEnd(uint32_t key, int mantissa_bits);
 
-// Drops the low `drop` bits of the keys of one page's counters: adds runs of 2^drop counters into `coarse`, which needs room
-// for them, and returns the part that it filled.
+// Drops the low `drop` bits of the keys of one page's counters: adds runs of 2^drop counters into `coarse`, which needs
+// room for them, and returns the part that it filled.
 absl::Span<const uint64_t> CoarsenCounters(absl::Span<const uint64_t> counters, int drop, absl::Span<uint64_t> coarse);
 
 // Whether all counters whose key has one of the low `drop` bits set are 0: dropping those bits loses nothing.

@@ -30,12 +30,13 @@ class TensorObserver {
   TensorObserver(const TensorObserver&) = delete;
   TensorObserver& operator=(const TensorObserver&) = delete;
 
-  // Adds the elements of `tensor` to `statistics`, in one pass, by ActiveKernel(). The result depends only on the multiset
-  // of (channel, value): not on order, splitting or kernel. An empty tensor adds nothing, but sets the channel count.
+  // Adds the elements of `tensor` to `statistics`, in one pass, by ActiveKernel(). The result depends only on the
+  // multiset of (channel, value): not on order, splitting or kernel. An empty tensor adds nothing, but sets the channel
+  // count.
   //
   // INVALID_ARGUMENT: data is not whole elements, the shape's product overflows or is less than offset + elements, the
-  // observer's channel axis is outside the shape. FAILED_PRECONDITION: the channel count changed. OUT_OF_RANGE: a count would
-  // overflow. Nothing is added then.
+  // observer's channel axis is outside the shape. FAILED_PRECONDITION: the channel count changed. OUT_OF_RANGE: a count
+  // would overflow. Nothing is added then.
   absl::Status Observe(const TensorView& tensor, LayerStatistics* statistics);
 
  private:

@@ -19,8 +19,8 @@ size_t NextCharacter(absl::string_view text, size_t i) {
 bool GlobMatch(absl::string_view pattern, absl::string_view text) {
   size_t p = 0;
   size_t t = 0;
-  // The last `*` met takes as little as possible, and one character more each time that the rest does not match. Earlier
-  // ones never need to be tried again: what they took is the least that lets the pattern reach the last one.
+  // The last `*` met takes as little as possible, and one character more each time that the rest does not match.
+  // Earlier ones never need to be tried again: what they took is the least that lets the pattern reach the last one.
   size_t after_star = absl::string_view::npos;
   size_t star_end = 0;
   while (t < text.size()) {

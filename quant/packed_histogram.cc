@@ -21,7 +21,8 @@ size_t WidthFor(uint64_t greatest) {
   return greatest <= 0xffffffff ? 4 : 8;
 }
 
-// Calls `use` with a zero of the unsigned type of this width, so that loops over counters know their width when compiled.
+// Calls `use` with a zero of the unsigned type of this width, so that loops over counters know their width when
+// compiled.
 template <typename Use>
 auto WithWidth(size_t width, Use use) {
   switch (width) {

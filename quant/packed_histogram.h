@@ -14,9 +14,9 @@
 
 namespace calib {
 
-// The byte form of a Bfloat16Histogram, for the wire and the disk: message Bfloat16Histogram of calib/v1/statistics.proto
-// field by field, where it is specified. Packing is canonical: equal histograms pack to equal bytes. The shortest form of a
-// page is told by its bytes in `counts` and `sparse_pairs` together.
+// The byte form of a Bfloat16Histogram, for the wire and the disk: message Bfloat16Histogram of
+// calib/v1/statistics.proto field by field, where it is specified. Packing is canonical: equal histograms pack to equal
+// bytes. The shortest form of a page is told by its bytes in `counts` and `sparse_pairs` together.
 
 // Borrowed; may hold anything until ValidatePacked has passed.
 struct PackedHistogramView {
@@ -43,11 +43,12 @@ struct PackedHistogram {
 // Packs into `*packed`, whose memory is reused.
 void Pack(const Bfloat16Histogram& histogram, PackedHistogram* packed);
 
-// Checks everything about `packed`: resolution, pages strictly increasing and below 512, encodings, lengths to the byte,
-// sparse indexes increasing and inside the page, no zero page, key 0x8000 unused at 7 bits, no page of NaN and infinities
-// (255, 511), sum of counts below 2^64; and that it agrees with `range`: sum == range.count, and min and max lie in the
-// outermost bins, at their first numbers if it is lossless. Any encoding that holds the counts passes, not only the shortest;
-// `lossless` of a histogram without pages is ignored. Allocates nothing but an error's text. INVALID_ARGUMENT says what and where; OUT_OF_RANGE when the sum overflows.
+// Checks everything about `packed`: resolution, pages strictly increasing and below 512, encodings, lengths to the
+// byte, sparse indexes increasing and inside the page, no zero page, key 0x8000 unused at 7 bits, no page of NaN and
+// infinities (255, 511), sum of counts below 2^64; and that it agrees with `range`: sum == range.count, and min and max
+// lie in the outermost bins, at their first numbers if it is lossless. Any encoding that holds the counts passes, not
+// only the shortest; `lossless` of a histogram without pages is ignored. Allocates nothing but an error's text.
+// INVALID_ARGUMENT says what and where; OUT_OF_RANGE when the sum overflows.
 absl::Status ValidatePacked(const PackedHistogramView& packed, const Range& range);
 
 // Adds the counts of `packed` to `histogram`, coarsening what is finer.

@@ -32,8 +32,8 @@ struct Range {
   friend bool operator==(const Range&, const Range&) = default;
 };
 
-// Whether a < b, told by their bits, with -0 below +0: floating point comparisons take subnormals for zero in threads that
-// denormals-are-zero mode is set in, as deep learning frameworks can. REQUIRES: neither is NaN.
+// Whether a < b, told by their bits, with -0 below +0: floating point comparisons take subnormals for zero in threads
+// that denormals-are-zero mode is set in, as deep learning frameworks can. REQUIRES: neither is NaN.
 bool LessByBits(float a, float b);
 
 }  // namespace calib

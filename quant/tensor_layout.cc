@@ -36,8 +36,9 @@ bool Product(absl::Span<const uint64_t> shape, uint64_t* product) {
   return true;
 }
 
-// Copies `rows` rows' runs of `bytes` bytes, one of each of `channels` channels side by side, to each channel's place, `stride`
-// apart, from `filled` on. A few rows at a time, so that their cache lines stay at hand until every channel had its part.
+// Copies `rows` rows' runs of `bytes` bytes, one of each of `channels` channels side by side, to each channel's place,
+// `stride` apart, from `filled` on. A few rows at a time, so that their cache lines stay at hand until every channel
+// had its part.
 template <typename Copy>
 void CopyRows(const uint8_t* from, size_t row_bytes, uint64_t rows, uint64_t channels, size_t bytes, uint8_t* to,
               size_t stride, size_t* filled, Copy copy) {

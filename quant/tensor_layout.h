@@ -26,8 +26,8 @@ struct TensorLayout {
   uint64_t ElementsOf(uint64_t channel) const;
 };
 
-// The layout of `tensor` with this channel axis, which may be negative or, for one channel in all, unset. INVALID_ARGUMENT as
-// TensorObserver::Observe says.
+// The layout of `tensor` with this channel axis, which may be negative or, for one channel in all, unset.
+// INVALID_ARGUMENT as TensorObserver::Observe says.
 absl::StatusOr<TensorLayout> FindLayout(const TensorView& tensor, std::optional<int> channel_axis);
 
 // Brings the elements of each channel together. Keeps its working memory (about 256 KiB). Not thread-safe.
@@ -38,8 +38,8 @@ class ChannelGatherer {
 
   ChannelGatherer();
 
-  // Passes every element of the run once, in runs as long as can be had: as they lie when they lie together, else copied.
-  // `data` are the elements of `layout`, each of `element_size` bytes.
+  // Passes every element of the run once, in runs as long as can be had: as they lie when they lie together, else
+  // copied. `data` are the elements of `layout`, each of `element_size` bytes.
   void Gather(const TensorLayout& layout, size_t element_size, const uint8_t* data, Sink sink);
 
  private:

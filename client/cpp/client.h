@@ -28,12 +28,13 @@ struct ClientOptions {
   std::vector<std::pair<std::string, std::string>> metadata;
   // Of each unary call, retries included.
   absl::Duration call_timeout = absl::Seconds(30);
-  // Unary calls that fail with UNAVAILABLE are repeated with backoff until call_timeout. Every call of the service can be repeated.
+  // Unary calls that fail with UNAVAILABLE are repeated with backoff until call_timeout; every call of the service can
+  // be repeated. False, for people who wait: a server that is not there is reported at once, also by Worker::Open.
   bool retry_unavailable = true;
 };
 
-// A calibd server's unary calls. Errors carry the server's ErrorInfo (proto/codec/error.h); a server that can't be reached gives
-// UNAVAILABLE with its address. Thread-safe; cheap to share.
+// A calibd server's unary calls. Errors carry the server's ErrorInfo (proto/codec/error.h); a server that can't be
+// reached gives UNAVAILABLE with its address. Thread-safe; workers that share one share its connection.
 class Client {
  public:
   explicit Client(ClientOptions options);
@@ -52,7 +53,8 @@ class Client {
   absl::StatusOr<v1::CompareMethodsResponse> CompareMethods(const v1::CompareMethodsRequest& request);
   absl::StatusOr<v1::GetStatisticsResponse> GetStatistics(const v1::GetStatisticsRequest& request);
 
-  // Calls `on_state` for each state until it returns false, the session is sealed (OK) or the call fails.
+  // Calls `on_state` for each state until it returns false (OK), the session is sealed (OK) or the call fails. No
+  // deadline and no repetition.
   absl::Status WatchQParams(const v1::WatchQParamsRequest& request,
                             const std::function<bool(const v1::WatchQParamsResponse&)>& on_state);
 
@@ -65,6 +67,8 @@ class Client {
  private:
   const ClientOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;
+  struct Stub;
+  const std::unique_ptr<Stub> stub_;
 };
 
 }  // namespace calib::client

@@ -7,8 +7,8 @@
 
 #include "quant/kernels/kernel_internal.h"
 
-// Attributes of functions, not of the file: inline functions of the standard library that this file instantiates must stay
-// runnable on any CPU, since the linker may keep this file's copy of them.
+// Attributes of functions, not of the file: inline functions of the standard library that this file instantiates must
+// stay runnable on any CPU, since the linker may keep this file's copy of them.
 #define CALIB_AVX2 __attribute__((target("avx2,f16c")))
 #define CALIB_AVX2_INLINE __attribute__((target("avx2,f16c"), always_inline)) inline
 

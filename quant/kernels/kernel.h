@@ -10,9 +10,9 @@
 
 namespace calib {
 
-// Dense working table of the histogram kernels: several copies of a counter for each of the 65,536 values of bits(x) >> 16,
-// so that runs of equal values do not wait for their own stores. The number of values of a key is the sum over the copies.
-// All zero between calls.
+// Dense working table of the histogram kernels: several copies of a counter for each of the 65,536 values of bits(x) >>
+// 16, so that runs of equal values do not wait for their own stores. The number of values of a key is the sum over the
+// copies. All zero between calls.
 struct KeyCounters {
   static constexpr size_t kCopies = 2;
   static constexpr size_t kKeys = 65536;
@@ -29,8 +29,8 @@ struct KernelResult {
   // OR of the bits(x) of all finite x. Bits 0 to 15 tell whether anything was dropped, bits 16 to 18 whether a coarser
   // resolution drops more.
   uint32_t finite_bits;
-  // Least magnitude bits(x) & 0x7fffffff of the finite x that are not 0; 0x7fffffff without any. With min and max it bounds
-  // the pages touched.
+  // Least magnitude bits(x) & 0x7fffffff of the finite x that are not 0; 0x7fffffff without any. With min and max it
+  // bounds the pages touched.
   uint32_t least_magnitude;
 };
 
@@ -41,8 +41,8 @@ inline constexpr size_t kMaxKernelElements = size_t{1} << 30;
 struct Kernel {
   absl::string_view name;  // "scalar", "avx2", "avx512"
   bool (*supported)();     // whether this CPU can run it
-  // `elements` little-endian elements of `type` at any alignment, at most kMaxKernelElements. Adds each to `counters` under
-  // bits(x) >> 16, in any copy: -0 under 0x8000, and what is not finite in pages 255 and 511 (key >> 7).
+  // `elements` little-endian elements of `type` at any alignment, at most kMaxKernelElements. Adds each to `counters`
+  // under bits(x) >> 16, in any copy: -0 under 0x8000, and what is not finite in pages 255 and 511 (key >> 7).
   KernelResult (*histogram)(DataType type, const uint8_t* data, size_t elements, KeyCounters* counters);
   // The same without counting.
   KernelResult (*range)(DataType type, const uint8_t* data, size_t elements);

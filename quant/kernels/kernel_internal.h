@@ -21,7 +21,8 @@ KernelResult NothingSeen();
 // Adds what `part` saw to `result`.
 void Combine(const KernelResult& part, KernelResult* result);
 
-// The reference, which vector kernels also use for what does not fill a vector. `counters` may be null: no counting then.
+// The reference, which vector kernels also use for what does not fill a vector. `counters` may be null: no counting
+// then.
 KernelResult Scalar(DataType type, const uint8_t* data, size_t elements, KeyCounters* counters);
 
 // What a vector kernel has after its lanes were reduced. All values are bits(x) of finite x.

@@ -18,7 +18,8 @@ namespace calib::server {
 namespace {
 
 absl::Status CannotListen(const ListenAddress& address, absl::string_view why) {
-  return absl::UnavailableError(absl::StrCat("cannot listen on ", address.ToString(), ": ", absl::AsciiStrToLower(why)));
+  return absl::UnavailableError(
+      absl::StrCat("cannot listen on ", address.ToString(), ": ", absl::AsciiStrToLower(why)));
 }
 
 }  // namespace
@@ -41,7 +42,8 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text) {
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
   } else if (absl::StrContains(host, ':')) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\": write an IPv6 address in brackets, [", host, "]:PORT"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", text, "\": write an IPv6 address in brackets, [", host, "]:PORT"));
   }
   if (host.empty()) {
     return absl::InvalidArgumentError(

@@ -253,7 +253,7 @@ absl::Status ObserveStream::CheckAxis(const v1::TensorChunk& chunk, const LayerB
   }
   if (channel_axis != kNoAxis && chunk.shape(channel_axis) > limits.max_channels) {
     return LimitExceeded(absl::StrCat("layer ", Quoted(binding.name), " has ", chunk.shape(channel_axis), " channels"),
-                         "--max-channels", limits.max_channels);
+                         "--max-channels", limits.max_channels, binding.name);
   }
   return absl::OkStatus();
 }

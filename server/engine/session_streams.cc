@@ -127,7 +127,7 @@ absl::Status Session::CheckRows(const DecodedUpdate& update) {
     const size_t channels = rows.observed != nullptr ? rows.observed->channels().size() : rows.rows.rows.size();
     if (channels > limits_.max_channels) {
       return LimitExceeded(absl::StrCat("layer ", Quoted(rows.binding->name), " has ", channels, " channels"),
-                           "--max-channels", limits_.max_channels);
+                           "--max-channels", limits_.max_channels, rows.binding->name);
     }
     if (absl::Status status = rows.Check(); !status.ok()) return status;
   }

@@ -50,7 +50,7 @@ absl::Status ValidateLayerName(absl::string_view name, const Limits& limits) {
   if (name.empty()) return MakeError(v1::ERROR_REASON_LAYER_NAME_INVALID, "a layer name is empty; give it a name");
   if (name.size() > limits.max_layer_name_bytes) {
     return LimitExceeded(absl::StrCat("layer name ", Quoted(name), " has ", name.size(), " bytes"),
-                         "--max-layer-name-bytes", limits.max_layer_name_bytes);
+                         "--max-layer-name-bytes", limits.max_layer_name_bytes, name);
   }
   if (!IsValidUtf8(name)) {
     return MakeError(v1::ERROR_REASON_LAYER_NAME_INVALID,
@@ -60,9 +60,14 @@ absl::Status ValidateLayerName(absl::string_view name, const Limits& limits) {
   return absl::OkStatus();
 }
 
-absl::Status LimitExceeded(absl::string_view what, absl::string_view option, uint64_t limit) {
-  return MakeError(v1::ERROR_REASON_LIMIT_EXCEEDED, absl::StrCat(what, "; the limit is ", limit, " (", option, ")"),
-                   {{"option", std::string(option)}, {"limit", absl::StrCat(limit)}});
+absl::Status LimitExceeded(absl::string_view what, absl::string_view option, uint64_t limit, absl::string_view layer) {
+  const std::string message = absl::StrCat(what, "; the limit is ", limit, " (", option, ")");
+  if (layer.empty()) {
+    return MakeError(v1::ERROR_REASON_LIMIT_EXCEEDED, message,
+                     {{"option", std::string(option)}, {"limit", absl::StrCat(limit)}});
+  }
+  return MakeError(v1::ERROR_REASON_LIMIT_EXCEEDED, message,
+                   {{"option", std::string(option)}, {"limit", absl::StrCat(limit)}, {"layer", std::string(layer)}});
 }
 
 std::string Quoted(absl::string_view value) {

@@ -1,8 +1,5 @@
 #include "tests/quant/emulated_avx512.h"
 
-// The vectors that are passed here stay inside this file, so their passing has no ABI to keep to.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>

@@ -111,8 +111,8 @@ bool AllZero(const KeyCounters& counters) {
   return true;
 }
 
-// Elements of a type with everything in them, in a buffer of exactly their size at any misalignment, so that reading beyond
-// them is caught.
+// Elements of a type with everything in them, in a buffer of exactly their size at any misalignment, so that reading
+// beyond them is caught.
 class Elements {
  public:
   Elements(Rng& rng, DataType type, size_t elements, size_t misalignment) : size_(elements * ElementSize(type)) {

@@ -10,8 +10,8 @@
 #include "quant/packed_histogram.h"
 #include "tests/support/random_tensors.h"
 
-// The laws that let statistics be cut, reordered, repeated from parts and reduced across workers: each for random data, random
-// parts and random trees.
+// The laws that let statistics be cut, reordered, repeated from parts and reduced across workers: each for random data,
+// random parts and random trees.
 namespace calib {
 namespace {
 

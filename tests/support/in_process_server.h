@@ -14,8 +14,9 @@ namespace calib::testing {
 
 struct InProcessServerOptions {
   server::EngineOptions engine;
-  server::GrpcServerOptions grpc;        // listen: as given; port 0 unless set
-  std::shared_ptr<server::Store> store;  // null: a MemoryStore of its own. Shared, so that a second server can open it after this one
+  server::GrpcServerOptions grpc;  // listen: as given; port 0 unless set
+  std::shared_ptr<server::Store>
+      store;  // null: a MemoryStore of its own. Shared, so that a second server can open it after this one
 
   InProcessServerOptions() { grpc.listen.port = 0; }
 };

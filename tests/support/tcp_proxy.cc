@@ -133,6 +133,7 @@ void TcpProxy::Accept() {
     const int server = away_ || stopping_ ? -1 : Connect(server_port_);
     if (server < 0) {
       close(client);
+      ++refusals_;
       continue;
     }
     ++connections_made_;

@@ -13,8 +13,8 @@
 
 namespace calib::test {
 
-// A TCP proxy on the loopback interface that can be made to fail: everything that goes to its port is passed on to a server's
-// port until it cuts. Thread-safe. Aborts the test program when it cannot open sockets.
+// A TCP proxy on the loopback interface that can be made to fail: everything that goes to its port is passed on to a
+// server's port until it cuts. Thread-safe. Aborts the test program when it cannot open sockets.
 class TcpProxy {
  public:
   // Listens on a free port of 127.0.0.1 and passes on to `server_port` of 127.0.0.1.
@@ -38,6 +38,8 @@ class TcpProxy {
 
   // Connections that were passed on so far.
   int connections() const { return connections_made_; }
+  // Connections that were cut at once: while away, or because the server's port could not be reached.
+  int refusals() const { return refusals_; }
 
  private:
   struct Connection;
@@ -54,6 +56,7 @@ class TcpProxy {
   std::atomic<bool> away_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<int> connections_made_{0};
+  std::atomic<int> refusals_{0};
 
   std::mutex mutex_;
   std::list<std::unique_ptr<Connection>> connections_;  // guarded by mutex_

@@ -1,0 +1,133 @@
+#include "client/cpp/client.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "calib/v1/calibration_service.grpc.pb.h"
+#include "client/cpp/backoff.h"
+#include "client/cpp/channel.h"
+#include "client/cpp/health.h"
+#include "client/cpp/status.h"
+#include "proto/codec/error.h"
+
+namespace calib::client {
+namespace {
+
+constexpr absl::Duration kMinBackoff = absl::Milliseconds(100);
+constexpr absl::Duration kMaxBackoff = absl::Seconds(2);
+
+using Stub = v1::Calibration::Stub;
+
+template <typename Request, typename Response>
+using Method = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&, Response*);
+
+// `*attempts` counts the calls made.
+template <typename Request, typename Response>
+absl::StatusOr<Response> Call(Stub* stub, const ClientOptions& options, Method<Request, Response> method,
+                              const Request& request, int* attempts) {
+  const absl::Time deadline = absl::Now() + options.call_timeout;
+  Backoff backoff(kMinBackoff, kMaxBackoff);
+  while (true) {
+    grpc::ClientContext context;
+    PrepareContext(options, deadline, &context);
+    Response response;
+    ++*attempts;
+    const absl::Status status = FromGrpcStatus((stub->*method)(&context, request, &response), options.server);
+    if (status.ok()) return response;
+    if (!absl::IsUnavailable(status) || !options.retry_unavailable) return status;
+    const absl::Duration wait = backoff.Next();
+    if (absl::Now() + wait >= deadline) return status;
+    absl::SleepFor(wait);
+  }
+}
+
+template <typename Request, typename Response>
+absl::StatusOr<Response> Call(Stub* stub, const ClientOptions& options, Method<Request, Response> method,
+                              const Request& request) {
+  int attempts = 0;
+  return Call(stub, options, method, request, &attempts);
+}
+
+}  // namespace
+
+struct Client::Stub {
+  std::unique_ptr<v1::Calibration::Stub> stub;
+};
+
+Client::Client(ClientOptions options)
+    : options_(std::move(options)),
+      channel_(MakeChannel(options_)),
+      stub_(std::make_unique<Stub>(Stub{v1::Calibration::NewStub(channel_)})) {}
+
+Client::~Client() = default;
+
+absl::StatusOr<v1::CreateSessionResponse> Client::CreateSession(const v1::CreateSessionRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::CreateSession, request);
+}
+
+absl::StatusOr<v1::GetSessionResponse> Client::GetSession(const v1::GetSessionRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::GetSession, request);
+}
+
+absl::StatusOr<v1::ListSessionsResponse> Client::ListSessions(const v1::ListSessionsRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::ListSessions, request);
+}
+
+absl::StatusOr<v1::SealSessionResponse> Client::SealSession(const v1::SealSessionRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::SealSession, request);
+}
+
+absl::StatusOr<v1::DeleteSessionResponse> Client::DeleteSession(const v1::DeleteSessionRequest& request) {
+  int attempts = 0;
+  absl::StatusOr<v1::DeleteSessionResponse> response =
+      Call(stub_->stub.get(), options_, &v1::Calibration::Stub::DeleteSession, request, &attempts);
+  // An attempt before this one did it, and its answer was lost.
+  const bool done_before = attempts > 1 && GetReason(response.status()) == v1::ERROR_REASON_SESSION_NOT_FOUND;
+  if (done_before) return v1::DeleteSessionResponse();
+  return response;
+}
+
+absl::StatusOr<v1::SetObserversEnabledResponse> Client::SetObserversEnabled(
+    const v1::SetObserversEnabledRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::SetObserversEnabled, request);
+}
+
+absl::StatusOr<v1::FlushResponse> Client::Flush(const v1::FlushRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::Flush, request);
+}
+
+absl::StatusOr<v1::ComputeQParamsResponse> Client::ComputeQParams(const v1::ComputeQParamsRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::ComputeQParams, request);
+}
+
+absl::StatusOr<v1::CompareMethodsResponse> Client::CompareMethods(const v1::CompareMethodsRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::CompareMethods, request);
+}
+
+absl::StatusOr<v1::GetStatisticsResponse> Client::GetStatistics(const v1::GetStatisticsRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::GetStatistics, request);
+}
+
+absl::Status Client::WatchQParams(const v1::WatchQParamsRequest& request,
+                                  const std::function<bool(const v1::WatchQParamsResponse&)>& on_state) {
+  grpc::ClientContext context;
+  PrepareContext(options_, absl::InfiniteFuture(), &context);
+  const auto reader = stub_->stub->WatchQParams(&context, request);
+  v1::WatchQParamsResponse response;
+  bool wanted = true;
+  while (wanted && reader->Read(&response)) wanted = on_state(response);
+  if (!wanted) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  return wanted ? FromGrpcStatus(status, options_.server) : absl::OkStatus();
+}
+
+absl::Status Client::CheckHealth() {
+  grpc::ClientContext context;
+  PrepareContext(options_, absl::Now() + options_.call_timeout, &context);
+  return CallHealthCheck(channel_, options_.server, &context);
+}
+
+}  // namespace calib::client

@@ -1,0 +1,231 @@
+#include "client/cpp/worker_impl.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "calib/v1/calibration_service.grpc.pb.h"
+#include "client/cpp/channel.h"
+#include "proto/codec/error.h"
+#include "quant/tensor_layout.h"
+
+namespace calib::client {
+namespace {
+
+constexpr size_t kMinRawWindowBytes = size_t{1} << 20;
+constexpr size_t kMinChunkBytes = size_t{64} << 10;
+// Chunks in a full window, so that sending goes on while the oldest become durable.
+constexpr size_t kChunksInWindow = 8;
+// Between two requests to make data durable.
+constexpr absl::Duration kDurabilityInterval = absl::Seconds(1);
+constexpr absl::Duration kDurabilityTimeout = absl::Seconds(10);
+
+WorkerOptions WithinLimits(WorkerOptions options) {
+  options.raw_window_bytes = std::max(options.raw_window_bytes, kMinRawWindowBytes);
+  options.updates_in_flight = std::max(options.updates_in_flight, 1);
+  options.min_backoff = std::max(options.min_backoff, absl::Milliseconds(1));
+  options.max_backoff = std::max(options.max_backoff, options.min_backoff);
+  return options;
+}
+
+v1::DataType EncodeDataType(DataType type) {
+  switch (type) {
+    case DataType::kFloat32:
+      return v1::DATA_TYPE_FLOAT32;
+    case DataType::kFloat16:
+      return v1::DATA_TYPE_FLOAT16;
+    case DataType::kBfloat16:
+      return v1::DATA_TYPE_BFLOAT16;
+  }
+  return v1::DATA_TYPE_UNSPECIFIED;
+}
+
+// Bytes [begin, begin + size) of the tensor's data.
+v1::TensorChunk MakeChunk(const TensorView& tensor, size_t begin, size_t size) {
+  v1::TensorChunk chunk;
+  chunk.set_data_type(EncodeDataType(tensor.type));
+  chunk.mutable_shape()->Assign(tensor.shape.begin(), tensor.shape.end());
+  chunk.set_offset(tensor.offset + begin / ElementSize(tensor.type));
+  chunk.set_data(tensor.data.data() + begin, size);
+  return chunk;
+}
+
+}  // namespace
+
+Worker::Impl::Impl(std::shared_ptr<Client> client, const WorkerOptions& options)
+    : client_(std::move(client)), options_(WithinLimits(options)), outbox_(options_.updates_in_flight) {
+  stream_thread_ = std::thread([this] { Run(); });
+}
+
+Worker::Impl::~Impl() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    if (call_ != nullptr) call_->Cancel();
+    WakeWriter();
+  }
+  stream_thread_.join();
+}
+
+absl::Status Worker::Impl::Usable() const {
+  if (!fatal_.ok()) return fatal_;
+  if (closing_) return absl::FailedPreconditionError("the worker is closed; open another one");
+  return absl::OkStatus();
+}
+
+absl::Status Worker::Impl::WaitUntilOpen(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  while (!config_.has_value() && fatal_.ok()) {
+    if (absl::Now() < deadline) {
+      progress_.WaitWithDeadline(&mutex_, deadline);
+    } else if (!last_stream_end_.ok()) {
+      return last_stream_end_;
+    } else {
+      return absl::UnavailableError(
+          absl::StrCat("cannot reach calibd at ", client_->options().server, ": no answer in time"));
+    }
+  }
+  return config_.has_value() ? absl::OkStatus() : fatal_;
+}
+
+absl::Status Worker::Impl::Observe(absl::string_view layer, const TensorView& tensor) {
+  const SessionConfig* config = nullptr;
+  std::unique_ptr<TensorObserver> observer;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (absl::Status status = Usable(); !status.ok()) return status;
+    config = &*config_;
+    if (!idle_observers_.empty()) {
+      observer = std::move(idle_observers_.back());
+      idle_observers_.pop_back();
+    }
+  }
+  const std::optional<ObserverConfig> observer_config = config->rules.Match(layer);
+  absl::Status status;
+  LayerStatistics statistics(observer_config.value_or(ObserverConfig()));
+  if (observer_config.has_value()) {
+    if (observer == nullptr) observer = std::make_unique<TensorObserver>();
+    status = observer->Observe(tensor, &statistics);
+  }
+
+  absl::MutexLock lock(&mutex_);
+  if (observer != nullptr) idle_observers_.push_back(std::move(observer));
+  if (!status.ok() || !observer_config.has_value()) return status;
+  if (status = Usable(); !status.ok()) return status;
+  const bool had_round = outbox_.HasRoundWaiting();
+  if (status = outbox_.Add(layer, statistics); !status.ok()) return status;
+  counts_.values_observed += CountValues(statistics);
+  if (!had_round) WakeWriter();
+  return absl::OkStatus();
+}
+
+absl::Status Worker::Impl::SendRaw(absl::string_view layer, const TensorView& tensor) {
+  const SessionConfig* config = nullptr;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (absl::Status status = Usable(); !status.ok()) return status;
+    config = &*config_;
+  }
+  const std::optional<ObserverConfig> observer = config->rules.Match(layer);
+  if (!observer.has_value()) return absl::OkStatus();
+  const absl::StatusOr<TensorLayout> layout = FindLayout(tensor, observer->channel_axis);
+  if (!layout.ok()) return layout.status();
+
+  const size_t chunk_bytes =
+      std::clamp(options_.raw_window_bytes / kChunksInWindow, kMinChunkBytes, kMaxTensorChunkBytes) &
+      ~(ElementSize(tensor.type) - 1);
+  size_t begin = 0;
+  // An empty tensor is sent as well: it makes its layer known.
+  do {
+    const size_t size = std::min(tensor.data.size() - begin, chunk_bytes);
+    v1::TensorChunk chunk = MakeChunk(tensor, begin, size);
+    begin += size;
+    absl::MutexLock lock(&mutex_);
+    while (Usable().ok() && outbox_.raw_bytes() > 0 && outbox_.raw_bytes() + size > options_.raw_window_bytes) {
+      progress_.Wait(&mutex_);
+    }
+    if (absl::Status status = Usable(); !status.ok()) return status;
+    absl::Status status = outbox_.AddRaw(layer, *observer, layout->channels, std::move(chunk));
+    if (!status.ok()) return status;
+    counts_.values_observed += size / ElementSize(tensor.type);
+    WakeWriter();
+  } while (begin < tensor.data.size());
+  return absl::OkStatus();
+}
+
+absl::Status Worker::Impl::Flush(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  const uint64_t mark = outbox_.Mark();
+  ++flushing_;
+  const auto done_flushing = absl::MakeCleanup([this] {
+    mutex_.AssertHeld();
+    --flushing_;
+  });
+  WakeWriter();
+  absl::Time next_request = absl::InfinitePast();
+  while (!outbox_.IsDurable(mark)) {
+    if (!fatal_.ok()) return fatal_;
+    const absl::Time now = absl::Now();
+    if (now >= deadline) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(outbox_.TotalBytes(), " bytes are not durable yet at calibd at ", client_->options().server,
+                       last_stream_end_.ok() ? "" : "; last broken stream: ", last_stream_end_.message()));
+    }
+    absl::Time wake = deadline;
+    if (outbox_.IsApplied(mark)) {
+      if (now >= next_request) {
+        next_request = now + kDurabilityInterval;
+        mutex_.Unlock();
+        RequestDurability(std::min(deadline, now + kDurabilityTimeout));
+        mutex_.Lock();
+        continue;
+      }
+      wake = std::min(deadline, next_request);
+    }
+    progress_.WaitWithDeadline(&mutex_, wake);
+  }
+  return fatal_.ok() ? outbox_.refusal() : fatal_;
+}
+
+void Worker::Impl::RequestDurability(absl::Time deadline) const {
+  grpc::ClientContext context;
+  PrepareContext(client_->options(), deadline, &context);
+  v1::FlushRequest request;
+  request.set_session(options_.session);
+  v1::FlushResponse response;
+  // Only a hint: an Ack says what is durable, and the next request follows if this one fails.
+  static_cast<void>(v1::Calibration::NewStub(client_->channel())->Flush(&context, request, &response));
+}
+
+absl::Status Worker::Impl::Close(absl::Time deadline) {
+  const absl::Status flushed = Flush(deadline);
+  absl::MutexLock lock(&mutex_);
+  const bool retryable = fatal_.ok() && absl::IsDeadlineExceeded(flushed);
+  if (retryable) return flushed;
+  closing_ = true;
+  WakeWriter();
+  progress_.SignalAll();
+  while (!finished_ && absl::Now() < deadline) progress_.WaitWithDeadline(&mutex_, deadline);
+  return flushed;
+}
+
+absl::Status Worker::Impl::status() const {
+  absl::MutexLock lock(&mutex_);
+  return fatal_.ok() ? outbox_.refusal() : fatal_;
+}
+
+Worker::Stats Worker::Impl::stats() const {
+  absl::MutexLock lock(&mutex_);
+  Stats stats = counts_;
+  stats.values_ignored += values_ignored_;
+  stats.values_refused = outbox_.values_refused();
+  stats.applied = outbox_.applied();
+  stats.durable = outbox_.durable();
+  stats.pending_bytes = outbox_.TotalBytes();
+  return stats;
+}
+
+}  // namespace calib::client

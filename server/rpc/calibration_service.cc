@@ -1,0 +1,116 @@
+#include "server/rpc/calibration_service.h"
+
+#include "server/rpc/query_calls.h"
+#include "server/rpc/session_calls.h"
+#include "server/rpc/watch_reactor.h"
+
+namespace calib::server {
+namespace {
+
+QueryLimits LimitsOf(const UnaryCall& call, size_t max_answer_bytes) {
+  return {max_answer_bytes, [&call] { return call.abandoned(); }};
+}
+
+}  // namespace
+
+CalibrationService::CalibrationService(Engine* engine, const Options& options)
+    : engine_(engine),
+      query_pool_(options.query_pool),
+      max_answer_bytes_(options.max_answer_bytes),
+      calls_(options.query_pool, options.max_calls, &engine->counters()),
+      read_budget_(options.max_read_bytes),
+      observe_context_{engine, options.ingest_pool, &read_budget_} {}
+
+// --- Sessions.
+
+grpc::ServerUnaryReactor* CalibrationService::CreateSession(grpc::CallbackServerContext*,
+                                                            const v1::CreateSessionRequest* request,
+                                                            v1::CreateSessionResponse* response) {
+  return calls_.Start(Method::kCreateSession, [=, this](UnaryCall* call) {
+    server::CreateSession(engine_, *request, response, [call](const absl::Status& status) { call->Answer(status); });
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::GetSession(grpc::CallbackServerContext*,
+                                                         const v1::GetSessionRequest* request,
+                                                         v1::GetSessionResponse* response) {
+  return calls_.StartAndAnswer(Method::kGetSession,
+                               [=, this](const UnaryCall&) { return server::GetSession(engine_, *request, response); });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::ListSessions(grpc::CallbackServerContext*,
+                                                           const v1::ListSessionsRequest* request,
+                                                           v1::ListSessionsResponse* response) {
+  return calls_.StartAndAnswer(
+      Method::kListSessions, [=, this](const UnaryCall&) { return server::ListSessions(engine_, *request, response); });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::SealSession(grpc::CallbackServerContext*,
+                                                          const v1::SealSessionRequest* request,
+                                                          v1::SealSessionResponse* response) {
+  return calls_.Start(Method::kSealSession, [=, this](UnaryCall* call) {
+    server::SealSession(engine_, *request, response, [call](const absl::Status& status) { call->Answer(status); });
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::DeleteSession(grpc::CallbackServerContext*,
+                                                            const v1::DeleteSessionRequest* request,
+                                                            v1::DeleteSessionResponse*) {
+  return calls_.StartAndAnswer(Method::kDeleteSession,
+                               [=, this](const UnaryCall&) { return server::DeleteSession(engine_, *request); });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::SetObserversEnabled(grpc::CallbackServerContext*,
+                                                                  const v1::SetObserversEnabledRequest* request,
+                                                                  v1::SetObserversEnabledResponse* response) {
+  return calls_.StartAndAnswer(Method::kSetObserversEnabled, [=, this](const UnaryCall&) {
+    return server::SetObserversEnabled(engine_, *request, response);
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::Flush(grpc::CallbackServerContext*, const v1::FlushRequest* request,
+                                                    v1::FlushResponse* response) {
+  return calls_.Start(Method::kFlush, [=, this](UnaryCall* call) {
+    server::Flush(engine_, *request, response, [call](const absl::Status& status) { call->Answer(status); });
+  });
+}
+
+// --- Queries.
+
+grpc::ServerUnaryReactor* CalibrationService::ComputeQParams(grpc::CallbackServerContext*,
+                                                             const v1::ComputeQParamsRequest* request,
+                                                             v1::ComputeQParamsResponse* response) {
+  return calls_.StartAndAnswer(Method::kComputeQParams, [=, this](const UnaryCall& call) {
+    return server::ComputeQParams(*engine_, *request, LimitsOf(call, max_answer_bytes_), response);
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::CompareMethods(grpc::CallbackServerContext*,
+                                                             const v1::CompareMethodsRequest* request,
+                                                             v1::CompareMethodsResponse* response) {
+  return calls_.StartAndAnswer(Method::kCompareMethods, [=, this](const UnaryCall& call) {
+    return server::CompareMethods(*engine_, *request, LimitsOf(call, max_answer_bytes_), response);
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::GetStatistics(grpc::CallbackServerContext*,
+                                                            const v1::GetStatisticsRequest* request,
+                                                            v1::GetStatisticsResponse* response) {
+  return calls_.StartAndAnswer(Method::kGetStatistics, [=, this](const UnaryCall& call) {
+    return server::GetStatistics(*engine_, *request, LimitsOf(call, max_answer_bytes_), response);
+  });
+}
+
+// --- Streams.
+
+grpc::ServerBidiReactor<v1::ObserveRequest, v1::ObserveResponse>* CalibrationService::Observe(
+    grpc::CallbackServerContext*) {
+  return ObserveReactor::Start(observe_context_);
+}
+
+grpc::ServerWriteReactor<v1::WatchQParamsResponse>* CalibrationService::WatchQParams(
+    grpc::CallbackServerContext*, const v1::WatchQParamsRequest* request) {
+  return WatchReactor::Start(engine_, query_pool_, *request);
+}
+
+}  // namespace calib::server

@@ -1,0 +1,305 @@
+#include "server/rpc/observe_reactor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/codec/error.h"
+#include "server/rpc/method.h"
+#include "server/rpc/status_grpc.h"
+
+namespace calib::server {
+
+ObserveReactor::ObserveReactor(const ObserveContext& context) : context_(context) {
+  for (Buffer& buffer : buffers_) free_.push_back(&buffer);
+}
+
+ObserveReactor* ObserveReactor::Start(const ObserveContext& context) {
+  const std::shared_ptr<ObserveReactor> reactor(new ObserveReactor(context));
+  MutexLock lock(&reactor->mutex_);
+  reactor->self_ = reactor;
+  reactor->Advance();
+  return reactor.get();
+}
+
+// --- What happens.
+
+void ObserveReactor::OnReadDone(bool ok) {
+  MutexLock lock(&mutex_);
+  Buffer* const buffer = std::exchange(reading_, nullptr);
+  if (ok && closing_ != Closing::kDraining && !ending_) {
+    buffer->bytes = buffer->request.ByteSizeLong();
+    context_.budget->Acquire(buffer->bytes);
+    queued_bytes_ += buffer->bytes;
+    queued_.push_back(buffer);
+  } else {
+    free_.push_back(buffer);
+    if (!ok && closing_ == Closing::kNo) closing_ = Closing::kHalfClosed;
+  }
+  Advance();
+}
+
+void ObserveReactor::OnWriteDone(bool ok) {
+  MutexLock lock(&mutex_);
+  writing_ = false;
+  if (!ok) End(absl::CancelledError("the client is gone"));
+  Advance();
+}
+
+void ObserveReactor::OnCancel() {
+  MutexLock lock(&mutex_);
+  End(absl::CancelledError("the client is gone"));
+  Advance();
+}
+
+void ObserveReactor::OnDone() {
+  std::shared_ptr<ObserveReactor> self;
+  std::shared_ptr<ObserveStream> stream;
+  std::unique_ptr<grpc::Alarm> ack_alarm;
+  MutexLock lock(&mutex_);
+  self.swap(self_);
+  stream.swap(stream_);
+  ack_alarm.swap(ack_alarm_);
+}
+
+void ObserveReactor::OnDurable() {
+  std::shared_ptr<ObserveStream> stream;
+  {
+    MutexLock lock(&mutex_);
+    if (ending_ || stream_ == nullptr) return;
+    stream = stream_;
+  }
+  const v1::Ack ack = stream->ack();
+  MutexLock lock(&mutex_);
+  OfferAck(ack);
+  Advance();
+}
+
+void ObserveReactor::OnEnd(const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  End(status);
+  Advance();
+}
+
+void ObserveReactor::OnDrain() {
+  MutexLock lock(&mutex_);
+  if (closing_ == Closing::kNo) closing_ = Closing::kDraining;
+  Advance();
+}
+
+void ObserveReactor::End(const absl::Status& status) {
+  if (!end_.has_value()) end_ = status;
+}
+
+// --- What follows from it.
+
+void ObserveReactor::Advance() {
+  if (ending_) return;
+  MaybeRead();
+  MaybeWrite();
+  if (!busy_ && (MustFinish() || MustProcess() || MustSettle())) {
+    busy_ = true;
+    context_.pool->Schedule([self = shared_from_this()] { self->Run(); });
+  }
+}
+
+void ObserveReactor::MaybeRead() {
+  if (reading_ != nullptr || awaiting_budget_ || free_.empty() || refusals_.size() >= kMaxRefusals) return;
+  if (queued_.size() >= 2 && queued_bytes_ >= kSmallBytes) return;
+  if (closing_ != Closing::kNo || end_.has_value()) return;
+  const auto resume = [self = shared_from_this()] {
+    MutexLock lock(&self->mutex_);
+    self->awaiting_budget_ = false;
+    self->Advance();
+  };
+  if (!context_.budget->MayRead(resume)) {
+    awaiting_budget_ = true;
+    return;
+  }
+  reading_ = free_.back();
+  free_.pop_back();
+  StartRead(&reading_->request);
+}
+
+void ObserveReactor::MaybeWrite() {
+  if (writing_ || end_.has_value()) return;
+  if (welcome_.has_value()) {
+    *response_.mutable_welcome() = *std::move(welcome_);
+    welcome_.reset();
+  } else if (!refusals_.empty()) {
+    *response_.mutable_refusal() = std::move(refusals_.front());
+    refusals_.pop_front();
+  } else if (ack_due_) {
+    *response_.mutable_ack() = ack_;
+    ack_due_ = false;
+  } else {
+    return;
+  }
+  writing_ = true;
+  StartWrite(&response_);
+}
+
+bool ObserveReactor::MustProcess() const { return !queued_.empty() && !end_.has_value(); }
+
+bool ObserveReactor::MustSettle() const {
+  return closing_ != Closing::kNo && settling_ == Settling::kNo && queued_.empty() && !end_.has_value();
+}
+
+bool ObserveReactor::MustFinish() const {
+  if (writing_) return false;
+  if (end_.has_value()) return true;
+  return settling_ == Settling::kDone && !welcome_.has_value() && refusals_.empty() && !ack_due_;
+}
+
+void ObserveReactor::OfferAck(const v1::Ack& ack) {
+  // Acks are read without the lock, so an older one may come later.
+  ack_.set_applied(std::max(ack_.applied(), ack.applied()));
+  ack_.set_durable(std::max(ack_.durable(), ack.durable()));
+  ack_.set_values_ignored(std::max(ack_.values_ignored(), ack.values_ignored()));
+  ack_due_ = true;
+  unacknowledged_ = 0;
+}
+
+// --- The task.
+
+void ObserveReactor::Run() {
+  for (int message = 0; message < kMessagesPerTask; ++message) {
+    enum { kProcess, kSettle, kFinish, kNothing } what;
+    {
+      MutexLock lock(&mutex_);
+      what = MustFinish() ? kFinish : MustProcess() ? kProcess : MustSettle() ? kSettle : kNothing;
+      if (what == kFinish) ending_ = true;
+    }
+    if (what == kNothing) break;
+    if (what == kFinish) return FinishStream();
+    if (what == kProcess) Process();
+    if (what == kSettle) Settle();
+  }
+  MutexLock lock(&mutex_);
+  busy_ = false;
+  Advance();
+}
+
+void ObserveReactor::Process() {
+  std::shared_ptr<ObserveStream> stream;
+  Buffer* buffer;
+  {
+    MutexLock lock(&mutex_);
+    stream = stream_;
+    buffer = queued_.front();
+  }
+  const absl::Status status = stream == nullptr ? OpenStream(buffer->request) : stream->Handle(buffer->request);
+  const bool ends = !status.ok() && (stream == nullptr || ObserveStream::EndsStream(status));
+  std::optional<v1::Refusal> refusal;
+  if (!status.ok() && !ends) refusal = stream->MakeRefusal(buffer->request, status);
+  const bool update = stream != nullptr && buffer->request.has_update();
+  const size_t bytes = buffer->bytes;
+  {
+    MutexLock lock(&mutex_);
+    queued_.pop_front();
+    queued_bytes_ -= bytes;
+    free_.push_back(buffer);
+    if (ends) End(status);
+    if (refusal.has_value()) refusals_.push_back(*std::move(refusal));
+    if (update) ++unacknowledged_;
+    MaybeRead();
+    MaybeWrite();
+  }
+  context_.budget->Release(bytes);
+  if (update) Acknowledge(stream.get());
+}
+
+void ObserveReactor::Acknowledge(ObserveStream* stream) {
+  {
+    MutexLock lock(&mutex_);
+    if (unacknowledged_ < kAckEvery) {
+      if (!ack_alarm_set_) {
+        ack_alarm_set_ = true;
+        ack_alarm_ = std::make_unique<grpc::Alarm>();
+        ack_alarm_->Set(absl::ToChronoTime(absl::Now() + kAckDelay),
+                        [self = shared_from_this()](bool) { self->OnAckDelay(); });
+      }
+      return;
+    }
+  }
+  const v1::Ack ack = stream->ack();
+  MutexLock lock(&mutex_);
+  OfferAck(ack);
+  MaybeWrite();
+}
+
+void ObserveReactor::OnAckDelay() {
+  std::shared_ptr<ObserveStream> stream;
+  {
+    MutexLock lock(&mutex_);
+    ack_alarm_set_ = false;
+    if (ending_ || unacknowledged_ == 0) return;
+    stream = stream_;
+  }
+  const v1::Ack ack = stream->ack();
+  MutexLock lock(&mutex_);
+  OfferAck(ack);
+  Advance();
+}
+
+absl::Status ObserveReactor::OpenStream(const v1::ObserveRequest& request) {
+  if (!request.has_open()) {
+    return MakeError(v1::ERROR_REASON_STREAM_NOT_OPEN, "the first message of an Observe stream must be Open");
+  }
+  absl::StatusOr<std::unique_ptr<ObserveStream>> stream =
+      ObserveStream::Open(context_.engine, request.open(), shared_from_this());
+  if (!stream.ok()) return stream.status();
+  MutexLock lock(&mutex_);
+  stream_ = *std::move(stream);
+  welcome_ = stream_->welcome();
+  return absl::OkStatus();
+}
+
+void ObserveReactor::Settle() {
+  std::shared_ptr<ObserveStream> stream;
+  {
+    MutexLock lock(&mutex_);
+    settling_ = Settling::kAsked;
+    stream = stream_;
+    if (stream == nullptr) {
+      End(MakeError(v1::ERROR_REASON_STREAM_NOT_OPEN, "the stream was closed before its first message, Open"));
+      return;
+    }
+  }
+  stream->WhenDurable([self = shared_from_this(), stream](absl::StatusOr<uint64_t> durable) {
+    const v1::Ack ack = stream->ack();
+    MutexLock lock(&self->mutex_);
+    if (durable.ok()) {
+      self->settling_ = Settling::kDone;
+      self->OfferAck(ack);
+    } else {
+      self->End(durable.status());
+    }
+    self->Advance();
+  });
+}
+
+void ObserveReactor::FinishStream() {
+  std::shared_ptr<ObserveStream> stream;
+  size_t dropped = 0;
+  absl::Status status;
+  {
+    MutexLock lock(&mutex_);
+    stream = stream_;
+    dropped = queued_bytes_;
+    queued_.clear();
+    if (end_.has_value()) {
+      status = *end_;
+    } else if (closing_ == Closing::kDraining) {
+      status = MakeError(v1::ERROR_REASON_SERVER_DRAINING,
+                         "the server is shutting down; everything acknowledged is durable: reconnect with backoff");
+    }
+  }
+  context_.budget->Release(dropped);
+  if (stream != nullptr) stream->Close();
+  const grpc::Status answer = ToGrpcStatus(status);
+  CountCall(&context_.engine->counters(), Method::kObserve, answer.error_code());
+  Finish(answer);
+}
+
+}  // namespace calib::server

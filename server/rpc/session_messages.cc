@@ -1,0 +1,63 @@
+#include "server/rpc/session_messages.h"
+
+#include "absl/time/time.h"
+#include "proto/codec/config_codec.h"
+
+namespace calib::server {
+
+void FillSession(const Session::Summary& summary, v1::Session* message) {
+  const SessionRecord& record = summary.record;
+  message->set_name(record.name);
+  *message->mutable_config() = EncodeSessionConfig(record.config);
+  const int64_t seconds = absl::ToUnixSeconds(record.create_time);
+  message->mutable_create_time()->set_seconds(seconds);
+  message->mutable_create_time()->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(record.create_time - absl::FromUnixSeconds(seconds))));
+  message->set_sealed(record.sealed);
+  message->set_layer_count(summary.layer_count);
+  message->set_worker_count(summary.worker_count);
+  message->set_updates_applied(record.updates_applied);
+  message->set_values(summary.values);
+  message->set_values_ignored(record.values_ignored);
+  message->set_state_bytes(summary.state_bytes);
+}
+
+void FillWorkers(const Session& session, google::protobuf::RepeatedPtrField<v1::WorkerStatus>* messages) {
+  for (const Session::WorkerSummary& worker : session.GetWorkers()) {
+    v1::WorkerStatus* const message = messages->Add();
+    message->set_worker_id(worker.record.id);
+    message->set_incarnation(worker.record.incarnation);
+    message->set_applied(worker.record.applied);
+    message->set_durable(worker.durable);
+    message->set_connected(worker.connected);
+  }
+}
+
+void FillLayerSummary(const Session::LayerSnapshot& layer, v1::LayerSummary* message) {
+  message->set_layer(layer.name);
+  *message->mutable_observer() = EncodeObserverConfig(layer.statistics.config());
+  message->set_enabled(layer.enabled);
+  message->set_channels(static_cast<uint32_t>(layer.statistics.channels().size()));
+  message->set_workers(layer.workers);
+  // Counts may pass 2^64 over all channels, though not in one: then they stay at the greatest number.
+  const auto add = [](uint64_t a, uint64_t b) { return a + b < a ? ~uint64_t{0} : a + b; };
+  Range whole;
+  uint64_t infinities = 0;
+  for (const ChannelStatistics& channel : layer.statistics.channels()) {
+    const Range& range = channel.range;
+    whole.count = add(whole.count, range.count);
+    whole.nan = add(whole.nan, range.nan);
+    infinities = add(infinities, range.infinities());
+    if (range.min < whole.min) whole.min = range.min;
+    if (range.max > whole.max) whole.max = range.max;
+  }
+  message->set_count(whole.count);
+  message->set_nan(whole.nan);
+  message->set_inf(infinities);
+  if (!whole.empty()) {
+    message->set_min(whole.min);
+    message->set_max(whole.max);
+  }
+}
+
+}  // namespace calib::server

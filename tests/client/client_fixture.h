@@ -1,0 +1,115 @@
+#ifndef CALIB_TESTS_CLIENT_CLIENT_FIXTURE_H_
+#define CALIB_TESTS_CLIENT_CLIENT_FIXTURE_H_
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "client/cpp/client.h"
+#include "client/cpp/worker.h"
+#include "server/store/memory_store.h"
+#include "tests/support/in_process_server.h"
+#include "tests/support/tcp_proxy.h"
+
+namespace calib::client {
+
+// A float32 tensor that owns its values.
+struct Tensor {
+  std::vector<uint64_t> shape;
+  std::vector<float> values;
+
+  TensorView view() const {
+    TensorView view;
+    view.shape = shape;
+    view.data = absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float));
+    return view;
+  }
+};
+
+inline Tensor Vector(std::vector<float> values) { return {{values.size()}, std::move(values)}; }
+
+// A server that can restart, and a proxy before it that can cut. Clients go through the proxy.
+class ClientFixture : public ::testing::Test {
+ protected:
+  static constexpr absl::Duration kLong = absl::Seconds(60);
+
+  ClientFixture() {
+    server::MemoryStore::Options store_options;
+    store_options.retain = true;
+    server_options_.store = std::make_shared<server::MemoryStore>(store_options);
+    StartServer();
+    proxy_ = std::make_unique<test::TcpProxy>(port());
+    client_ = std::make_shared<Client>(OptionsFor(proxy_->address()));
+  }
+
+  int port() const { return server_->grpc().address().port; }
+  void StartServer() { server_ = std::make_unique<calib::testing::InProcessServer>(server_options_); }
+  // Loses what is not durable, and comes back on the same port.
+  void RestartServer() {
+    server_options_.grpc.listen.port = port();
+    server_.reset();
+    StartServer();
+  }
+
+  static ClientOptions OptionsFor(std::string address) {
+    ClientOptions options;
+    options.server = std::move(address);
+    return options;
+  }
+  static WorkerOptions FastWorker(std::string session) {
+    WorkerOptions options;
+    options.session = std::move(session);
+    options.send_interval = absl::Milliseconds(1);
+    options.min_backoff = absl::Milliseconds(1);
+    options.max_backoff = absl::Milliseconds(20);
+    return options;
+  }
+
+  void CreateSession(const std::string& name, const v1::SessionConfig& config = {}) {
+    v1::CreateSessionRequest request;
+    request.set_session(name);
+    *request.mutable_config() = config;
+    const auto response = client_->CreateSession(request);
+    ASSERT_TRUE(response.ok()) << response.status();
+  }
+  std::unique_ptr<Worker> OpenWorker(const WorkerOptions& options) {
+    auto worker = Worker::Open(client_, options, kLong);
+    EXPECT_TRUE(worker.ok()) << worker.status();
+    return worker.ok() ? *std::move(worker) : nullptr;
+  }
+
+  v1::GetStatisticsResponse Statistics(const std::string& session) {
+    v1::GetStatisticsRequest request;
+    request.set_session(session);
+    const auto response = client_->GetStatistics(request);
+    EXPECT_TRUE(response.ok()) << response.status();
+    return response.value_or(v1::GetStatisticsResponse());
+  }
+  v1::GetSessionResponse Session(const std::string& session) {
+    v1::GetSessionRequest request;
+    request.set_session(session);
+    const auto response = client_->GetSession(request);
+    EXPECT_TRUE(response.ok()) << response.status();
+    return response.value_or(v1::GetSessionResponse());
+  }
+  // Asks the server until it has applied `updates` to the session.
+  void WaitUntilApplied(const std::string& session, uint64_t updates) {
+    const absl::Time deadline = absl::Now() + kLong;
+    while (Session(session).session().updates_applied() < updates) ASSERT_LT(absl::Now(), deadline);
+  }
+
+  calib::testing::InProcessServerOptions server_options_;
+  std::unique_ptr<calib::testing::InProcessServer> server_;
+  std::unique_ptr<test::TcpProxy> proxy_;
+  std::shared_ptr<Client> client_;
+};
+
+}  // namespace calib::client
+
+#endif  // CALIB_TESTS_CLIENT_CLIENT_FIXTURE_H_
