@@ -35,8 +35,8 @@ struct ObserveContext {
 // One Observe call: moves messages between gRPC and an ObserveStream.
 //
 // Reading. While one message is processed on the pool the next is read; small ones up to kMaxQueued, so that threads
-// need not take turns for each. No read is started while two messages of kSmallBytes in all are queued, the process's
-// read budget is spent, or kMaxRefusals refusals wait to be written: then flow control stops the client.
+// need not take turns for each. No read is started while two or more messages of kSmallBytes together are queued, the
+// process's read budget is spent, or kMaxRefusals refusals wait to be written: then flow control stops the client.
 //
 // Writing. One message at a time: Welcome, then refusals in order, then the newest Ack. An Ack is due when `durable`
 // moved, after kAckEvery updates, kAckDelay after the first of fewer, and at the end.

@@ -1,0 +1,144 @@
+#include <algorithm>
+#include <iostream>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "client/cli/command.h"
+#include "client/cli/format.h"
+#include "client/cli/json_output.h"
+#include "client/cli/progress_bar.h"
+#include "client/cli/push_plan.h"
+#include "client/cli/push_run.h"
+#include "proto/codec/config_codec.h"
+
+namespace calib::cli {
+namespace {
+
+constexpr int kMaxRanks = 256;
+constexpr absl::Duration kRedrawInterval = absl::Milliseconds(100);
+
+// The session's rules, once it is known to take data.
+absl::StatusOr<SessionConfig> OpenSessionConfig(const std::string& session, client::Client* client) {
+  v1::GetSessionRequest request;
+  request.set_session(session);
+  request.set_page_size(1);
+  const auto response = client->GetSession(request);
+  if (!response.ok()) return response.status();
+  if (response->session().sealed()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("session '", session, "' is sealed: its results are final; create another for more data"));
+  }
+  return DecodeSessionConfig(response->session().config());
+}
+
+struct PushCommand {
+  explicit PushCommand(CLI::App* command) {
+    AddSessionArgument(&session, command);
+    command
+        ->add_option("LAYER=FILE.npy", arguments,
+                     "Layers and their values: row-major float32 or float16. The file's first axis is the steps, what "
+                     "follows is the "
+                     "tensor of a step; a file with a single axis is one step. A layer may be given more than once.")
+        ->required()
+        ->type_name("")
+        ->check(CLI::Validator(
+            [](std::string& argument) {
+              const size_t equals = argument.find('=');
+              return equals == 0 || equals == std::string::npos ? "'" + argument + "' is not LAYER=FILE.npy"
+                                                                : std::string();
+            },
+            ""));
+    command
+        ->add_option("--ranks", ranks,
+                     "Workers at once. Each gets a part of every step: its rows along the tensor's first axis, as "
+                     "numpy.array_split "
+                     "splits them. Channels, along whichever axis, stay whole")
+        ->check(CLI::Range(1, kMaxRanks))
+        ->capture_default_str()
+        ->type_name("N");
+    command->add_flag("--raw", raw, "Send the values for the server to reduce, not statistics made here");
+    command->add_option("--shuffle", shuffle_seed, "Push the steps in an order drawn from this seed")
+        ->type_name("SEED");
+  }
+
+  absl::Status Run(const Context& context) const {
+    const absl::Time start = absl::Now();
+    const auto config = OpenSessionConfig(session, &context.client);
+    if (!config.ok()) return config.status();
+    std::vector<PushSource> sources;
+    std::set<std::string> layers;
+    for (const std::string& argument : arguments) {
+      absl::StatusOr<PushSource> source = OpenPushSource(argument);
+      if (!source.ok()) return source.status();
+      if (!config->rules.Match(source->layer).has_value()) {
+        std::cerr << "calibctl: session " << session << " skips layer " << Printable(source->layer) << ": not pushed\n";
+        continue;
+      }
+      layers.insert(source->layer);
+      sources.push_back(*std::move(source));
+    }
+    const auto steps = PlanSteps(sources, shuffle_seed);
+    if (!steps.ok()) return steps.status();
+
+    PushRun run(context.client.options(), {session, ranks, raw, context.options.timeout()}, sources, *steps);
+    context.interrupts.OnInterrupt([&run] { run.Stop(); });
+    {
+      uint64_t total_bytes = 0;
+      for (const PushSource& source : sources) total_bytes += source.file.elements() * ElementSize(source.file.type());
+      ProgressBar bar(total_bytes);
+      while (!run.WaitDone(kRedrawInterval)) bar.Update(run.done_bytes());
+    }
+    context.interrupts.OnInterrupt(nullptr);
+    const absl::Status status = run.status();
+    if (!status.ok()) return Annotate(status, absl::StrCat("push to session '", session, "'"));
+    const PushRun::Totals totals = run.totals();
+    if (context.interrupts.interrupted()) {
+      return absl::CancelledError(
+          absl::StrCat("interrupted: ", totals.values, " values are pushed and durable, the others are not"));
+    }
+    Print(context, totals, layers.size(), steps->size(), absl::ToDoubleSeconds(absl::Now() - start));
+    return absl::OkStatus();
+  }
+
+  void Print(const Context& context, const PushRun::Totals& totals, size_t layers, size_t steps, double seconds) const {
+    if (context.options.json) {
+      std::cout << ToLine({{"session", session},
+                           {"layers", layers},
+                           {"steps", steps},
+                           {"workers", ranks},
+                           {"values", totals.values},
+                           {"values_ignored", totals.values_ignored},
+                           {"bytes", totals.bytes},
+                           {"bytes_sent", totals.bytes_sent},
+                           {"reconnections", totals.reconnections},
+                           {"seconds", seconds}})
+                << '\n';
+      return;
+    }
+    std::cout << absl::StrFormat("pushed %s values (%s) of %d layers with %d workers in %.2f s, %s sent; all durable\n",
+                                 FormatCount(totals.values), FormatBytes(static_cast<double>(totals.bytes)), layers,
+                                 ranks, seconds, FormatBytes(static_cast<double>(totals.bytes_sent)));
+    if (totals.values_ignored > 0) {
+      std::cout << FormatCount(totals.values_ignored) << " values of disabled observers were ignored\n";
+    }
+  }
+
+  std::string session;
+  std::vector<std::string> arguments;
+  int ranks = 1;
+  bool raw = false;
+  std::optional<uint64_t> shuffle_seed;
+};
+
+}  // namespace
+
+Run ConfigurePush(CLI::App* command) {
+  return [parsed = std::make_shared<PushCommand>(command)](const Context& context) { return parsed->Run(context); };
+}
+
+}  // namespace calib::cli

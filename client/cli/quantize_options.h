@@ -1,0 +1,81 @@
+#ifndef CALIB_CLIENT_CLI_QUANTIZE_OPTIONS_H_
+#define CALIB_CLIENT_CLI_QUANTIZE_OPTIONS_H_
+
+#include <memory>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "calib/v1/quantization.pb.h"
+#include "quant/methods.h"
+#include "quant/quant_spec.h"
+
+namespace calib::cli {
+
+// Accepts what the parse functions of quant/ and proto/codec/ accept; their messages name what there is.
+CLI::Validator MethodValidator();
+CLI::Validator TypeValidator();
+
+// The options that say how a range becomes qparams: --affine, --symmetric, --narrow, --preset, --per-channel.
+class SpecOptions {
+ public:
+  explicit SpecOptions(CLI::App* command);
+  SpecOptions(const SpecOptions&) = delete;
+  SpecOptions& operator=(const SpecOptions&) = delete;
+
+  // Whether one of them was given.
+  bool given() const;
+  // The spec for `type`, a name that TypeValidator accepted. Options not given have the defaults of QuantSpec.
+  v1::QuantSpec Spec(const std::string& type) const;
+
+ private:
+  bool affine_ = false;
+  bool symmetric_ = false;
+  bool narrow_ = false;
+  bool per_channel_ = false;
+  std::string preset_;
+};
+
+// The parameters of methods: --percentile and --limit.
+class MethodParameters {
+ public:
+  explicit MethodParameters(CLI::App* command);
+  MethodParameters(const MethodParameters&) = delete;
+  MethodParameters& operator=(const MethodParameters&) = delete;
+
+  // The method of this name, which MethodValidator accepted.
+  v1::MethodSpec Method(const std::string& name) const;
+  // Throws CLI::ValidationError when a parameter is out of range or was given and none of `methods` has it.
+  void Check(const std::vector<std::string>& methods) const;
+
+ private:
+  MethodSpec ToSpec(const std::string& name) const;
+
+  double percentile_ = MethodSpec().percentile;
+  double limit_ = MethodSpec().coverage;
+  CLI::Option* percentile_option_;
+  CLI::Option* limit_option_;
+};
+
+// One method and one spec: --method, --dtype and all of the above, for ComputeQParams and WatchQParams.
+class QuantizeOptions {
+ public:
+  explicit QuantizeOptions(CLI::App* command);
+
+  // Sets `method`, and `spec` when any of its options was given: else each layer's rule decides.
+  template <typename Request>
+  void Fill(Request* request) const {
+    *request->mutable_method() = parameters_.Method(method_);
+    if (type_option_->count() > 0 || spec_.given()) *request->mutable_spec() = spec_.Spec(type_);
+  }
+
+ private:
+  std::string method_ = "minmax";
+  std::string type_ = "int8";
+  CLI::Option* type_option_;
+  MethodParameters parameters_;
+  SpecOptions spec_;
+};
+
+}  // namespace calib::cli
+
+#endif  // CALIB_CLIENT_CLI_QUANTIZE_OPTIONS_H_

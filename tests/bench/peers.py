@@ -1,0 +1,60 @@
+"""The observe pass by the tools that people use today, on one array, one core: prints one JSON object.
+
+The array is that of quant_bench's observe/float32/gaussian/16Mi and .../relu/16Mi: 16 Mi standard normal float32.
+Needs NumPy and PyTorch (Debian: python3-numpy, python3-torch); what is missing is left out and named.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+
+def median_rate(function, elements, repetitions):
+    """Elements per second of `function`, median over the repetitions after one warm-up."""
+    function()
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return elements / statistics.median(times)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--elements", type=int, default=16 << 20)
+    parser.add_argument("--repetitions", type=int, default=5)
+    arguments = parser.parse_args()
+    rates = {}
+    missing = []
+    try:
+        import numpy
+    except ImportError:
+        print(json.dumps({"rates": rates, "missing": ["numpy", "torch"]}))
+        return 0
+    gaussian = numpy.random.default_rng(1).standard_normal(arguments.elements, dtype=numpy.float32)
+    arrays = {"gaussian": gaussian, "relu": numpy.maximum(gaussian, 0)}
+    for name, array in arrays.items():
+        rates[f"numpy.histogram 2048 bins/{name}"] = median_rate(
+            lambda: numpy.histogram(array, 2048), array.size, arguments.repetitions)
+    try:
+        import torch
+        from torch.ao.quantization import HistogramObserver, MinMaxObserver
+    except ImportError:
+        missing.append("torch")
+    else:
+        torch.set_num_threads(1)
+        for name, array in arrays.items():
+            tensor = torch.from_numpy(array)
+            for observer_class in (HistogramObserver, MinMaxObserver):
+                observer = observer_class()
+                rates[f"torch {torch.__version__} {observer_class.__name__}/{name}"] = median_rate(
+                    lambda: observer(tensor), array.size, arguments.repetitions)
+    print(json.dumps({"rates": rates, "missing": missing}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Runs every benchmark beside its peers on this machine and prints one table and one JSON object.
+
+    python3 tests/bench/run.py [--build build] [--quick] [--json FILE]
+
+Everything of one row was measured in this one run. --quick runs each thing once and briefly: a check that the benchmarks
+work, whose figures mean nothing.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+def run(command, **kwargs):
+    """Standard output of a command; ends this program when it fails."""
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, **kwargs)
+    if process.returncode != 0:
+        sys.exit(f"run.py: {' '.join(command)} failed with {process.returncode}")
+    return process.stdout
+
+
+def quant(arguments):
+    """Median figures of quant_bench by name: elements per second, or seconds where there are no items."""
+    options = ["--benchmark_format=json"]
+    if arguments.quick:
+        options += ["--benchmark_min_time=0.001"]
+    else:
+        options += ["--benchmark_min_time=0.2", "--benchmark_repetitions=5", "--benchmark_enable_random_interleaving=true",
+                    "--benchmark_report_aggregates_only=true"]
+    output = json.loads(run([os.path.join(arguments.build, "bin", "quant_bench"), *options]))
+    unit = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+    rates, seconds = {}, {}
+    for entry in output["benchmarks"]:
+        if entry.get("aggregate_name", "median") != "median":
+            continue
+        name = entry["run_name"]
+        if "items_per_second" in entry:
+            rates[name] = entry["items_per_second"]
+        else:
+            seconds[name] = entry["cpu_time"] * unit[entry["time_unit"]]
+    return rates, seconds
+
+
+def peers(arguments):
+    """Rates of NumPy and PyTorch. Debian's interpreter is the one that sees Debian's python3-torch."""
+    python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+    options = ["--elements", str(1 << 20), "--repetitions", "1"] if arguments.quick else []
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    return json.loads(run([python, os.path.join(HERE, "peers.py"), *options], env=environment))
+
+
+def ingest(arguments):
+    """Ratios of ingestion to a bare gRPC stream."""
+    options = ["--repetitions", "1", "--scale", "0.01"] if arguments.quick else []
+    return json.loads(run([os.path.join(arguments.build, "bin", "ingest_bench"), *options]))
+
+
+def print_table(title, header, rows):
+    """One aligned table."""
+    rows = [header, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    print(f"\n{title}")
+    for number, row in enumerate(rows):
+        print("  " + "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths))))
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default=os.path.join(ROOT, "build"))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", help="write the JSON object here instead of to standard output")
+    arguments = parser.parse_args()
+
+    rates, seconds = quant(arguments)
+    peer = peers(arguments)
+    ingestion = ingest(arguments)
+
+    torch = next((rate for name, rate in peer["rates"].items() if "HistogramObserver/gaussian" in name), None)
+    rows = []
+    for name, rate in {**rates, **peer["rates"]}.items():
+        beside = f"{rate / torch:.2f}" if torch and ("gaussian" in name or "relu" in name) else ""
+        rows.append([name, f"{rate / 1e9:.3f}", beside])
+    print_table("Observe pass, one core", ["", "G elements/s", "x torch HistogramObserver"], rows)
+    for name in peer["missing"]:
+        print(f"  (not measured: {name} is not installed)")
+    print_table("One layer, one core", ["", "microseconds"],
+                [[name, f"{value * 1e6:.1f}"] for name, value in seconds.items()])
+    print_table("Ingestion, one stream, beside a bare gRPC stream that discards the same bytes",
+                ["", "calibd MiB/s", "bare MiB/s", "ratio", "rows/s"],
+                [[row["work"], f"{row['calibd_mib_per_s']:.0f}", f"{row['bare_mib_per_s']:.0f}", f"{row['ratio']:.2f}",
+                  f"{row['calibd_rows_per_s']:.0f}"] for row in ingestion])
+    print()
+    text = json.dumps({"elements_per_second": {**rates, **peer["rates"]}, "seconds": seconds, "ingestion": ingestion}, indent=2)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    else:
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# Does everything on a fresh Debian 12, as root or with sudo: installs packages, builds, runs every test.
+# usage: tests/run.sh [--list] [STAGE...]        with stages named: only those, in the order given
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+stages=(packages style build test clang tidy asan tsan bench-smoke)
+buf_version=1.75.0
+
+jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
+export CMAKE_BUILD_PARALLEL_LEVEL=$jobs CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$jobs} CTEST_OUTPUT_ON_FAILURE=1
+export PYTHONDONTWRITEBYTECODE=1
+
+describe() {
+  case $1 in
+    packages) echo "install the Debian packages of deploy/packages.txt" ;;
+    style) echo "formatting, layering, file sizes, include guards, protos, shell scripts" ;;
+    build) echo "GCC, Release, warnings are errors, into build/" ;;
+    test) echo "every test, in build/" ;;
+    clang) echo "Clang, whole tree, thread safety analysis as errors, into build-clang/" ;;
+    tidy) echo "clang-tidy with the list of .clang-tidy" ;;
+    asan) echo "tests of quant, codec, store and engine under AddressSanitizer and UBSan, in build-asan/" ;;
+    tsan) echo "the same under ThreadSanitizer, in build-tsan/" ;;
+    bench-smoke) echo "every benchmark once, briefly" ;;
+    *) return 1 ;;
+  esac
+}
+
+stage_packages() { bash deploy/install_packages.sh build test bench; }
+
+stage_style() {
+  sources '*.h' '*.cc' | xargs -0 clang-format --dry-run -Werror
+  python3 tests/style/layering_test.py
+  python3 tests/style/files_test.py
+  shellcheck .ci/run deploy/*.sh tests/*.sh
+  local buf=build-style/node_modules/.bin/buf
+  if [ "$("$buf" --version 2>/dev/null)" != "$buf_version" ]; then
+    npm install --prefix build-style --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error \
+      "@bufbuild/buf@$buf_version"
+  fi
+  "$buf" lint proto
+}
+
+stage_build() {
+  configure build -DCMAKE_BUILD_TYPE=Release
+  cmake --build build
+}
+
+stage_test() { run_ctest build; }
+
+# Compiles without optimization: this build is for what Clang says.
+configure_clang() {
+  configure build-clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 \
+    -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld
+}
+
+stage_clang() {
+  configure_clang
+  cmake --build build-clang
+}
+
+stage_tidy() {
+  configure_clang
+  cmake --build build-clang --target calib_proto calib_proto_grpc
+  sources '*.cc' | xargs -0 -n 1 -P "$jobs" clang-tidy --quiet -p build-clang
+}
+
+stage_asan() { run_sanitized build-asan address,undefined; }
+
+# Without address layout randomization: GCC 12's ThreadSanitizer does not know the layouts of newer kernels.
+stage_tsan() { run_sanitized build-tsan thread setarch "$(uname -m)" --addr-no-randomize; }
+
+stage_bench-smoke() { python3 tests/bench/run.py --quick --build build; }
+
+# sources PATTERN...: our C++ files of these names, each ended by a zero byte.
+sources() {
+  local names=()
+  for pattern in "$@"; do names+=(-o -name "$pattern"); done
+  find quant proto server client tests -type f \( "${names[@]:1}" \) -print0 | sort -z
+}
+
+# configure DIR OPTION...
+configure() {
+  local directory=$1
+  shift
+  local launcher=()
+  if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  cmake -S . -B "$directory" -G Ninja -Wno-dev --log-level=WARNING "${launcher[@]}" "$@"
+}
+
+# run_ctest DIR [COMMAND...]: every test of a build, run by COMMAND if given; its summary is kept for the closing line.
+run_ctest() {
+  local directory=$1
+  shift
+  "$@" ctest --test-dir "$directory" --no-tests=error 2>&1 | tee "$directory/ctest.log"
+}
+
+# run_sanitized DIR SANITIZERS [COMMAND...]: the tests that need no gRPC, which is not built for sanitizers. Warnings are
+# errors in the other builds; sanitizers add false ones.
+run_sanitized() {
+  local directory=$1 sanitizers=$2
+  shift 2
+  configure "$directory" -DCALIB_SANITIZE="$sanitizers" -DCALIB_BUILD_SERVER=OFF -DCALIB_BUILD_CLIENT=OFF \
+    -DCALIB_BUILD_BENCHMARKS=OFF -DCALIB_WERROR=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+    -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld
+  "$@" cmake --build "$directory"
+  run_ctest "$directory" "$@"
+}
+
+# print_test_count LOG...: the sum of ctest's summaries, as `N passed, N failed[, N skipped]`; false if no test ran.
+print_test_count() {
+  cat "$@" 2>/dev/null | awk '
+    /tests passed, [0-9]+ tests failed out of [0-9]+/ {
+      for (i = 1; i <= NF; i++) if ($(i + 1) == "tests" && $(i + 2) == "failed") failed += $i
+      total += $NF
+    }
+    /\*\*\*Skipped/ { skipped++ }
+    END {
+      printf "%d passed, %d failed%s\n", total - failed - skipped, failed, skipped ? ", " skipped " skipped" : ""
+      exit total == 0
+    }'
+}
+
+if [ "${1:-}" = --list ]; then
+  for stage in "${stages[@]}"; do printf '%-12s %s\n' "$stage" "$(describe "$stage")"; done
+  exit 0
+fi
+for stage in "$@"; do
+  describe "$stage" >/dev/null || { echo "$0: there is no stage '$stage'; the stages are: ${stages[*]}" >&2; exit 2; }
+done
+[ $# -eq 0 ] || stages=("$@")
+
+table=()
+logs=()
+failed=""
+rm -f build/ctest.log build-asan/ctest.log build-tsan/ctest.log
+for stage in "${stages[@]}"; do
+  printf '\n=== %s: %s\n' "$stage" "$(describe "$stage")"
+  started=$SECONDS
+  # Not in a condition: that would switch errexit off inside.
+  set +e
+  (set -e; "stage_$stage") </dev/null
+  status=$?
+  set -e
+  result=ok
+  if [ $status -ne 0 ]; then
+    result=FAILED
+    failed=$stage
+  fi
+  table+=("$(printf '%-12s %-7s %5d' "$stage" "$result" $((SECONDS - started)))")
+  case $stage in
+    test) logs+=(build/ctest.log) ;;
+    asan | tsan) logs+=("build-$stage/ctest.log") ;;
+  esac
+  [ -z "$failed" ] || break
+done
+
+printf '\n%-12s %-7s %5s\n' stage result seconds
+printf '%s\n' "${table[@]}" "$(printf '%-12s %-7s %5d' all "${failed:+FAILED}" "$SECONDS")"
+[ -z "$failed" ] || printf '\nStage %s failed; what it printed is above. Again: tests/run.sh %s\n' "$failed" "$failed"
+if [ ${#logs[@]} -gt 0 ]; then
+  print_test_count "${logs[@]}" || failed=${failed:-${stages[-1]}}
+fi
+[ -z "$failed" ]
