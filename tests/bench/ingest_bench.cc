@@ -180,7 +180,8 @@ int main(int argc, char** argv) {
   int repetitions = 5;
   double scale = 1;
   app.add_flag("--bare-server", bare_server, "Be the bare server, until standard input closes");
-  app.add_option("--repetitions", repetitions, "Counted repetitions of each work, after one warm-up")->check(CLI::Range(1, 100));
+  app.add_option("--repetitions", repetitions, "Counted repetitions of each work, after one warm-up")
+      ->check(CLI::Range(1, 100));
   app.add_option("--scale", scale, "Share of the messages of each repetition to send")->check(CLI::Range(0.0, 100.0));
   CLI11_PARSE(app, argc, argv);
   return bare_server ? calib::bench::RunBareServer() : calib::bench::Run(argv[0], repetitions, scale);

@@ -79,15 +79,15 @@ const bool registered = [] {
   for (const Kernel& kernel : AllKernels()) {
     if (!kernel.supported()) continue;
     for (const Data kind : {Data::kGaussian, Data::kRelu, Data::kConstant, Data::kAnyBits}) {
-      const std::string name =
-          "kernel/" + std::string(kernel.name.data(), kernel.name.size()) + "/float32/" + kDataNames[static_cast<int>(kind)];
-      benchmark::RegisterBenchmark(name.c_str(), [&kernel, kind](benchmark::State& state) {
-        RunKernel(state, kernel, kind, size_t{1} << 20);
-      });
+      const std::string name = "kernel/" + std::string(kernel.name.data(), kernel.name.size()) + "/float32/" +
+                               kDataNames[static_cast<int>(kind)];
+      benchmark::RegisterBenchmark(
+          name.c_str(), [&kernel, kind](benchmark::State& state) { RunKernel(state, kernel, kind, size_t{1} << 20); });
     }
   }
   const auto observe = [](const char* name, DataType type, Data kind, ObserverKind observer, size_t elements) {
-    benchmark::RegisterBenchmark(name, [=](benchmark::State& state) { RunObserver(state, type, kind, observer, elements); });
+    benchmark::RegisterBenchmark(name,
+                                 [=](benchmark::State& state) { RunObserver(state, type, kind, observer, elements); });
   };
   // The array of peers.py: gaussian float32, 16 Mi elements; then what else users have.
   observe("observe/float32/gaussian/16Mi", DataType::kFloat32, Data::kGaussian, ObserverKind::kHistogram, 16 << 20);
