@@ -10,6 +10,8 @@ buf_version=1.75.0
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 export CMAKE_BUILD_PARALLEL_LEVEL=$jobs CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$jobs} CTEST_OUTPUT_ON_FAILURE=1
 export PYTHONDONTWRITEBYTECODE=1
+# What ccache must overlook to use precompiled headers.
+export CCACHE_SLOPPINESS=pch_defines,time_macros
 
 describe() {
   case $1 in

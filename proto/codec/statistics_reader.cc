@@ -116,7 +116,7 @@ absl::Status RangeError(const RangeColumns& columns, const LayerView& layer, siz
 }
 
 absl::Status CheckHistogram(const LayerView& layer, size_t row, const RowView& view) {
-  const absl::Status status = ValidatePacked(ViewHistogram(*view.histogram), view.range);
+  absl::Status status = ValidatePacked(ViewHistogram(*view.histogram), view.range);
   if (status.ok()) return status;
   return RowError(absl::IsOutOfRange(status) ? v1::ERROR_REASON_COUNT_OVERFLOW : v1::ERROR_REASON_HISTOGRAM_INVALID,
                   layer, row, status.message());

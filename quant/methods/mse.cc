@@ -189,6 +189,7 @@ ClipRange MseRange(const BinModel& model, const QuantRules& rules) {
 
   // The last word is the error of the parameters that come out in float32.
   std::vector<double> errors;
+  errors.reserve(ranges.size());
   for (const ClipRange& range : ranges) {
     errors.push_back(EvaluateError(model, rules, ParamsForRange(rules, range)).squared_error);
   }
