@@ -22,17 +22,6 @@ int NormalizedAxis(int axis, int rank) {
   return axis < 0 ? axis + rank : axis;
 }
 
-v1::ErrorReason ReasonOfObserve(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kFailedPrecondition:
-      return v1::ERROR_REASON_CHANNEL_COUNT_CHANGED;
-    case absl::StatusCode::kOutOfRange:
-      return v1::ERROR_REASON_COUNT_OVERFLOW;
-    default:
-      return v1::ERROR_REASON_TENSOR_INVALID;
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ObserveStream>> ObserveStream::Open(Engine* engine, const v1::Open& open,
@@ -222,7 +211,7 @@ absl::Status ObserveStream::HandleTensor(const v1::Update& update) {
   {
     ObserverPool::Lease observer = engine_->observer_pool().Acquire();
     if (absl::Status status = observer->Observe(*tensor, &observed); !status.ok()) {
-      return MakeError(ReasonOfObserve(status),
+      return MakeError(ReasonOfStatistics(status, v1::ERROR_REASON_TENSOR_INVALID),
                        absl::StrCat("layer ", Quoted((*binding)->name), ": ", status.message()),
                        {{"layer", (*binding)->name}});
     }

@@ -5,20 +5,17 @@
 #include "server/engine/validate.h"
 
 namespace calib::server {
-namespace {
 
-v1::ErrorReason ReasonOfMerge(const absl::Status& status) {
+v1::ErrorReason ReasonOfStatistics(const absl::Status& status, v1::ErrorReason otherwise) {
   switch (status.code()) {
     case absl::StatusCode::kFailedPrecondition:
       return v1::ERROR_REASON_CHANNEL_COUNT_CHANGED;
     case absl::StatusCode::kOutOfRange:
       return v1::ERROR_REASON_COUNT_OVERFLOW;
     default:
-      return v1::ERROR_REASON_OBSERVER_MISMATCH;
+      return otherwise;
   }
 }
-
-}  // namespace
 
 uint64_t UpdateRows::Values() const {
   uint64_t values = 0;
@@ -42,7 +39,7 @@ absl::Status UpdateRows::Check() const {
   absl::Status status;
   if (observed != nullptr) {
     status = statistics.CheckMerge(*observed);
-    reason = ReasonOfMerge(status);
+    reason = ReasonOfStatistics(status, v1::ERROR_REASON_OBSERVER_MISMATCH);
   } else {
     status = CheckMergeRows(rows, statistics);
     reason = GetReason(status);

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "calib/v1/errors.pb.h"
 #include "proto/codec/statistics_codec.h"
 #include "quant/layer_statistics.h"
 #include "server/engine/layer.h"
@@ -34,6 +36,9 @@ struct DecodedUpdate {
   uint64_t bytes = 0;              // of its message
   std::vector<UpdateRows> layers;  // each layer at most once
 };
+
+// Why statistics of quant/ refused what they were given: CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW, or `otherwise`.
+v1::ErrorReason ReasonOfStatistics(const absl::Status& status, v1::ErrorReason otherwise);
 
 // min(a + b, 2^64 - 1).
 inline uint64_t SaturatingAdd(uint64_t a, uint64_t b) { return a + b < a ? ~uint64_t{0} : a + b; }
