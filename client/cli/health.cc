@@ -7,7 +7,7 @@ namespace calib::cli {
 
 Run ConfigureHealth(CLI::App*) {
   return [](const Context& context) {
-    const absl::Status status = context.client.CheckHealth();
+    absl::Status status = context.client.CheckHealth();
     if (context.options.json) {
       std::cout << ToLine({{"server", context.options.server}, {"serving", status.ok()}}) << '\n';
     } else if (status.ok()) {

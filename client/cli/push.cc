@@ -120,9 +120,10 @@ struct PushCommand {
                 << '\n';
       return;
     }
-    std::cout << absl::StrFormat("pushed %s values (%s) of %d layers with %d workers in %.2f s, %s sent; all durable\n",
+    std::cout << absl::StrFormat("pushed %s values (%s) of %d %s with %d %s in %.2f s, %s sent; all durable\n",
                                  FormatCount(totals.values), FormatBytes(static_cast<double>(totals.bytes)), layers,
-                                 ranks, seconds, FormatBytes(static_cast<double>(totals.bytes_sent)));
+                                 layers == 1 ? "layer" : "layers", ranks, ranks == 1 ? "worker" : "workers", seconds,
+                                 FormatBytes(static_cast<double>(totals.bytes_sent)));
     if (totals.values_ignored > 0) {
       std::cout << FormatCount(totals.values_ignored) << " values of disabled observers were ignored\n";
     }

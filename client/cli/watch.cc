@@ -55,7 +55,7 @@ struct WatchCommand {
       std::cout << std::flush;
       _exit(0);
     });
-    const absl::Status status = context.client.WatchQParams(request, [&](const v1::WatchQParamsResponse& state) {
+    absl::Status status = context.client.WatchQParams(request, [&](const v1::WatchQParamsResponse& state) {
       absl::MutexLock lock(&output);
       if (context.options.json) {
         std::cout << ToLine(StateToJson(state)) << '\n';

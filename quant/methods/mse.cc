@@ -173,7 +173,7 @@ bool BreaksTie(const ClipRange& a, const ClipRange& b, const ClipRange& full) {
 ClipRange MseRange(const BinModel& model, const QuantRules& rules) {
   const double amplitude = std::max(model.positive().greatest(), model.negative().greatest());
   ClipRange full = {std::min(model.min(), 0.0), std::max(model.max(), 0.0)};
-  if (rules.symmetric) full = {-amplitude, amplitude};
+  if (rules.symmetric) full = {0 - amplitude, amplitude};  // 0 - 0 is +0
   const Search search(model, rules);
   if (amplitude <= rules.zero_amplitude || search.widest() <= search.least_scale() / 2) return full;
 

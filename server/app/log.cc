@@ -1,5 +1,6 @@
 #include "server/app/log.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <unistd.h>
 
@@ -33,6 +34,10 @@ std::string Quoted(absl::string_view value) {
 
 void LogGrpc(gpr_log_func_args* args) { Log(LogLevel::kError, args->message, {{"component", "grpc"}}); }
 
+void LogProtobuf(google::protobuf::LogLevel level, const char*, int, const std::string& message) {
+  if (level >= google::protobuf::LOGLEVEL_ERROR) Log(LogLevel::kError, message, {{"component", "protobuf"}});
+}
+
 }  // namespace
 
 void Log(LogLevel level, absl::string_view message,
@@ -45,7 +50,8 @@ void Log(LogLevel level, absl::string_view message,
   (void)!write(STDERR_FILENO, line.data(), line.size());
 }
 
-void RedirectGrpcLog() {
+void RedirectLibraryLogs() {
+  google::protobuf::SetLogHandler(LogProtobuf);
   gpr_set_log_function(LogGrpc);
   gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
 }

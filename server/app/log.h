@@ -16,8 +16,8 @@ enum class LogLevel { kInfo, kWarning, kError };
 void Log(LogLevel level, absl::string_view message,
          std::initializer_list<std::pair<absl::string_view, std::string>> fields = {});
 
-// Sends gRPC's own messages, errors alone, through Log.
-void RedirectGrpcLog();
+// Sends the messages of gRPC and Protobuf, errors alone, through Log.
+void RedirectLibraryLogs();
 
 }  // namespace calib::server
 

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "server/app/log.h"
 #include "server/app/options.h"
+#include "server/base/allocator.h"
 #include "server/engine/engine.h"
 #include "server/rpc/grpc_server.h"
 #include "server/store/memory_store.h"
@@ -108,6 +109,7 @@ int main(int argc, char** argv) {
   // Before any thread starts, so that all inherit it and signals wait for WaitForStop.
   const sigset_t signals = calib::server::StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  calib::server::RedirectGrpcLog();
+  calib::server::KeepFreedMemory();
+  calib::server::RedirectLibraryLogs();
   return calib::server::Serve(std::get<calib::server::AppOptions>(parsed));
 }

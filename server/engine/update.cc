@@ -42,6 +42,7 @@ absl::Status UpdateRows::Check() const {
     reason = ReasonOfStatistics(status, v1::ERROR_REASON_OBSERVER_MISMATCH);
   } else {
     status = CheckMergeRows(rows, statistics);
+    if (status.ok()) return status;
     reason = GetReason(status);
   }
   if (status.ok()) return status;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "calib/v1/calibration_service.grpc.pb.h"
+#include "server/base/allocator.h"
 
 namespace calib::bench {
 namespace {
@@ -35,7 +36,8 @@ class BareService : public v1::Calibration::CallbackService {
 
 }  // namespace
 
-int RunBareServer() {
+int RunBareServer(bool keep_freed_memory) {
+  if (keep_freed_memory) server::KeepFreedMemory();
   BareService service;
   int port = 0;
   grpc::ServerBuilder builder;

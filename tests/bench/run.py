@@ -95,8 +95,9 @@ def main():
     print_table("One layer, one core", ["", "microseconds"],
                 [[name, f"{value * 1e6:.1f}"] for name, value in seconds.items()])
     print_table("Ingestion, one stream, beside a bare gRPC stream that discards the same bytes",
-                ["", "calibd MiB/s", "bare MiB/s", "ratio", "rows/s"],
+                ["", "calibd MiB/s", "bare MiB/s", "ratio", "bare, malloc set alike", "ratio", "rows/s"],
                 [[row["work"], f"{row['calibd_mib_per_s']:.0f}", f"{row['bare_mib_per_s']:.0f}", f"{row['ratio']:.2f}",
+                  f"{row['bare_tuned_mib_per_s']:.0f}", f"{row['ratio_to_tuned']:.2f}",
                   f"{row['calibd_rows_per_s']:.0f}"] for row in ingestion])
     print()
     text = json.dumps({"elements_per_second": {**rates, **peer["rates"]}, "seconds": seconds, "ingestion": ingestion}, indent=2)

@@ -49,7 +49,7 @@ class ClientFixture : public ::testing::Test {
   }
 
   int port() const { return server_->grpc().address().port; }
-  void StartServer() { server_ = std::make_unique<calib::testing::InProcessServer>(server_options_); }
+  void StartServer() { server_ = std::make_unique<calib::test::InProcessServer>(server_options_); }
   // Loses what is not durable, and comes back on the same port.
   void RestartServer() {
     server_options_.grpc.listen.port = port();
@@ -104,8 +104,8 @@ class ClientFixture : public ::testing::Test {
     while (Session(session).session().updates_applied() < updates) ASSERT_LT(absl::Now(), deadline);
   }
 
-  calib::testing::InProcessServerOptions server_options_;
-  std::unique_ptr<calib::testing::InProcessServer> server_;
+  calib::test::InProcessServerOptions server_options_;
+  std::unique_ptr<calib::test::InProcessServer> server_;
   std::unique_ptr<test::TcpProxy> proxy_;
   std::shared_ptr<Client> client_;
 };

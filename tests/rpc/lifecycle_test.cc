@@ -76,8 +76,8 @@ class LifecycleTest : public RpcTest {
  protected:
   LifecycleTest() : LifecycleTest(std::make_shared<FailingStore>()) {}
   explicit LifecycleTest(std::shared_ptr<FailingStore> store) : RpcTest(With(store)), store_(std::move(store)) {}
-  static testing::InProcessServerOptions With(const std::shared_ptr<Store>& store) {
-    testing::InProcessServerOptions options;
+  static test::InProcessServerOptions With(const std::shared_ptr<Store>& store) {
+    test::InProcessServerOptions options;
     options.store = store;
     options.engine.checkpoint_interval = absl::InfiniteDuration();
     return options;
@@ -181,9 +181,9 @@ TEST_F(LifecycleTest, ReflectionIsThereOnlyWhenAskedFor) {
     return status.ok();
   };
   EXPECT_FALSE(reflects(server_.address()));
-  testing::InProcessServerOptions options;
+  test::InProcessServerOptions options;
   options.grpc.reflection = true;
-  testing::InProcessServer reflecting(options);
+  test::InProcessServer reflecting(options);
   EXPECT_TRUE(reflects(reflecting.address()));
 }
 

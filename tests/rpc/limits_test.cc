@@ -18,8 +18,8 @@ namespace {
 using Stub = v1::Calibration::Stub;
 using ::testing::HasSubstr;
 
-testing::InProcessServerOptions FewCalls() {
-  testing::InProcessServerOptions options;
+test::InProcessServerOptions FewCalls() {
+  test::InProcessServerOptions options;
   options.grpc.max_read_bytes = 1;  // every message stops further reading until it is processed
   options.grpc.max_streams_per_connection = 4;
   return options;

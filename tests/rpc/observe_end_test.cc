@@ -9,8 +9,8 @@
 namespace calib::server {
 namespace {
 
-testing::InProcessServerOptions OnRequest() {
-  testing::InProcessServerOptions options;
+test::InProcessServerOptions OnRequest() {
+  test::InProcessServerOptions options;
   options.engine.checkpoint_interval = absl::InfiniteDuration();
   options.engine.limits.max_streams = 300;
   return options;

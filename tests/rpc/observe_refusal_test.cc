@@ -12,8 +12,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-testing::InProcessServerOptions SmallLimits() {
-  testing::InProcessServerOptions options;
+test::InProcessServerOptions SmallLimits() {
+  test::InProcessServerOptions options;
   options.engine.limits.max_layers = 6;
   options.engine.limits.max_channels = 4;
   return options;

@@ -7,8 +7,8 @@ namespace calib::server {
 namespace {
 
 // No checkpoints but those asked for, so that acks come for what a test does.
-testing::InProcessServerOptions OnRequest() {
-  testing::InProcessServerOptions options;
+test::InProcessServerOptions OnRequest() {
+  test::InProcessServerOptions options;
   options.engine.checkpoint_interval = absl::InfiniteDuration();
   return options;
 }

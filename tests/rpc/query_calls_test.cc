@@ -13,8 +13,8 @@ namespace {
 using Stub = v1::Calibration::Stub;
 using ::testing::HasSubstr;
 
-testing::InProcessServerOptions SmallAnswers() {
-  testing::InProcessServerOptions options;
+test::InProcessServerOptions SmallAnswers() {
+  test::InProcessServerOptions options;
   options.grpc.max_message_bytes = 64 << 10;
   return options;
 }

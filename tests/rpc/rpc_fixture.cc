@@ -117,7 +117,7 @@ grpc::Status ObserveClient::Finish(v1::Ack* last_ack) {
   return stream_->Finish();
 }
 
-RpcTest::RpcTest(const testing::InProcessServerOptions& options) : server_(options), stub_(NewStub()) {
+RpcTest::RpcTest(const test::InProcessServerOptions& options) : server_(options), stub_(NewStub()) {
   CreateSession("s");
 }
 

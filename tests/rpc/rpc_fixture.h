@@ -62,8 +62,8 @@ class ObserveClient {
 // per channel along axis 0, and all others a histogram per tensor.
 class RpcTest : public ::testing::Test {
  protected:
-  RpcTest() : RpcTest(testing::InProcessServerOptions()) {}
-  explicit RpcTest(const testing::InProcessServerOptions& options);
+  RpcTest() : RpcTest(test::InProcessServerOptions()) {}
+  explicit RpcTest(const test::InProcessServerOptions& options);
 
   // A stub on a connection of its own.
   std::unique_ptr<v1::Calibration::Stub> NewStub(grpc::ChannelArguments arguments = {});
@@ -74,7 +74,7 @@ class RpcTest : public ::testing::Test {
   // Waits for what announces nothing, such as a gauge: looks again after each of a row of calls, for a minute at most.
   ::testing::AssertionResult Eventually(const std::function<bool()>& condition);
 
-  testing::InProcessServer server_;
+  test::InProcessServer server_;
   std::unique_ptr<v1::Calibration::Stub> stub_;
 };
 

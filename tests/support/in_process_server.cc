@@ -9,7 +9,7 @@
 #include "absl/time/clock.h"
 #include "server/store/memory_store.h"
 
-namespace calib::testing {
+namespace calib::test {
 namespace {
 
 // An engine owns its store; this lends it one that outlives it.
@@ -47,4 +47,4 @@ InProcessServer::~InProcessServer() = default;
 
 absl::Status InProcessServer::Stop(absl::Duration timeout) { return grpc_->Stop(absl::Now() + timeout); }
 
-}  // namespace calib::testing
+}  // namespace calib::test

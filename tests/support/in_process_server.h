@@ -10,7 +10,7 @@
 #include "server/rpc/grpc_server.h"
 #include "server/store/store.h"
 
-namespace calib::testing {
+namespace calib::test {
 
 struct InProcessServerOptions {
   server::EngineOptions engine;
@@ -41,6 +41,6 @@ class InProcessServer {
   std::unique_ptr<server::GrpcServer> grpc_;
 };
 
-}  // namespace calib::testing
+}  // namespace calib::test
 
 #endif  // CALIB_TESTS_SUPPORT_IN_PROCESS_SERVER_H_
