@@ -52,7 +52,7 @@ RULES = {
     ),
     "server/app": (
         ["server/web", "server/rpc", "server/engine", "server/store", "server/base", "quant", MESSAGES],
-        ["absl", "grpc", "cli11"],
+        ["absl", "protobuf", "grpc", "cli11"],
     ),
     "client/cpp": (["proto/codec", "quant", MESSAGES, STUBS], ["absl", "protobuf", "grpc"]),
     "client/cli": (["client/cpp", "proto/codec", "quant", MESSAGES], ["absl", "protobuf", "cli11", "json"]),
