@@ -12,9 +12,24 @@
 namespace calib {
 
 // How the clip range is chosen.
-enum class CalibrationMethod : uint8_t { kMinMax, kPercentile, kCoverage, kMse };
+enum class CalibrationMethod : uint8_t {
+  kMinMax,
+  kPercentile,
+  kCoverage,
+  kMse,
+  kEntropy,
+  kL2Greedy,
+  kLsq,      // the initial scale of learned step size quantization, see learned.h
+  kLsqPlus,  // that of LSQ+
+};
 
-// "minmax", "percentile", "coverage", "mse".
+// Whose entropy calibration.
+enum class EntropyVariant : uint8_t {
+  kMxnet,     // Apache MXNet 1.9 calibrate_entropy
+  kTensorrt,  // NVIDIA pytorch-quantization calib/histogram.py, the published form of TensorRT's
+};
+
+// "minmax", "percentile", "coverage", "mse", "entropy", "l2_greedy", "lsq", "lsq_plus".
 absl::string_view MethodName(CalibrationMethod method);
 // INVALID_ARGUMENT names what there is.
 absl::StatusOr<CalibrationMethod> ParseMethod(absl::string_view name);
@@ -23,7 +38,11 @@ absl::StatusOr<CalibrationMethod> ParseMethod(absl::string_view name);
 struct MethodSpec {
   CalibrationMethod method = CalibrationMethod::kMinMax;
   double percentile = 99.99;  // kPercentile: per cent of values inside, in (0, 100]
-  double coverage = 0.9999;   // kCoverage: share of values kept, in (0, 1]
+  // kPercentile, affine: cut only above (the p-th percentile of x), instead of the same share on both sides.
+  bool one_sided = false;
+  double coverage = 0.9999;  // kCoverage: share of values kept, in (0, 1]
+  double norm = 2;           // kMse: the error is |x - quantized x|^norm, norm in [1, 8]
+  EntropyVariant entropy_variant = EntropyVariant::kMxnet;  // kEntropy
 
   friend bool operator==(const MethodSpec&, const MethodSpec&) = default;
 };

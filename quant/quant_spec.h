@@ -10,12 +10,21 @@
 
 namespace calib {
 
-// Integer type of the codes: int2 to int16, uint2 to uint16.
-struct QuantType {
-  int bits = 8;
-  bool is_signed = true;
+// How codes are written.
+enum class CodeKind : uint8_t {
+  kInteger,     // two's complement or unsigned, 1 to 32 bits
+  kFloat8E4M3,  // FP8 E4M3FN: 4 bits of exponent, no infinities, greatest 448
+  kFloat8E5M2,  // FP8 E5M2: 5 bits of exponent, greatest finite 57344
+  kAuto8,       // uint8 for data without a negative value, else int8, as MXNet's "auto"
+};
 
-  // "int8", "uint4".
+// Type of the codes. int1 is [0, 1], as MegEngine's qint1; others are two's complement.
+struct QuantType {
+  CodeKind kind = CodeKind::kInteger;
+  int bits = 8;           // 8 for all but kInteger
+  bool is_signed = true;  // true for all but kInteger
+
+  // "int8", "uint4", "fp8_e4m3", "fp8_e5m2", "auto8".
   std::string Name() const;
   friend bool operator==(const QuantType&, const QuantType&) = default;
 };
@@ -31,7 +40,15 @@ enum class QuantScheme : uint8_t {
 enum class QuantGranularity : uint8_t { kPerTensor, kPerChannel };
 
 // A framework's conventions. README.md has the table with sources.
-enum class QuantPreset : uint8_t { kPytorch, kTensorrt };
+enum class QuantPreset : uint8_t { kPytorch, kTensorrt, kMegengine, kOnnxruntime, kMxnet, kAimet, kMmrazor };
+
+// Codes from qmin to qmax.
+struct CodeRange {
+  int64_t qmin = 0;
+  int64_t qmax = 0;
+
+  friend bool operator==(const CodeRange&, const CodeRange&) = default;
+};
 
 // What is asked for.
 struct QuantSpec {
@@ -40,6 +57,14 @@ struct QuantSpec {
   std::optional<bool> narrow_range;  // leave out the least code; unset: as the preset does
   QuantPreset preset = QuantPreset::kPytorch;
   QuantGranularity granularity = QuantGranularity::kPerTensor;
+  // Only these codes of the type, which must hold them; qmin <= 0 <= qmax, qmin < qmax. Unset: all, or as narrow_range
+  // says. Not together with narrow_range.
+  std::optional<CodeRange> codes;
+  // Half of the codes, for CPUs whose int8 products saturate: qmin and qmax halved towards minus infinity (PyTorch), or
+  // as the preset has it.
+  bool reduce_range = false;
+  // The scale is rounded up to a power of two, so that nothing more is clipped; mse takes the best power of two.
+  bool power_of_two_scale = false;
 
   friend bool operator==(const QuantSpec&, const QuantSpec&) = default;
 };

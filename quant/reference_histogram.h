@@ -1,0 +1,109 @@
+#ifndef CALIB_QUANT_REFERENCE_HISTOGRAM_H_
+#define CALIB_QUANT_REFERENCE_HISTOGRAM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "quant/observe.h"
+#include "quant/range.h"
+
+namespace calib {
+
+// Whose histogram is reproduced.
+enum class ReferenceRule : uint8_t {
+  kMegengine,       // MegEngine 1.13 HistogramObserver
+  kPytorch,         // PyTorch 1.13 HistogramObserver as it is, its range cut to integers included
+  kPytorchCurrent,  // the corrected one: PyTorch since PR 129387 (2.5), torchao
+  kMxnet,           // Apache MXNet 1.9 _LayerHistogramCollector
+};
+
+// "megengine", "pytorch", "pytorch_current", "mxnet".
+absl::string_view ReferenceRuleName(ReferenceRule rule);
+// INVALID_ARGUMENT names what there is.
+absl::StatusOr<ReferenceRule> ParseReferenceRule(absl::string_view name);
+
+// A rule and its constants; 0 stands for the rule's own default.
+struct ReferenceOptions {
+  ReferenceRule rule = ReferenceRule::kMegengine;
+  uint32_t bins = 0;      // 2048; mxnet: 8001, which must be odd
+  uint32_t max_bins = 0;  // what a histogram may grow to while it is combined: 2^24 cells (mxnet: 2^20 bins)
+
+  friend bool operator==(const ReferenceOptions&, const ReferenceOptions&) = default;
+};
+
+// INVALID_ARGUMENT when a number is out of its range: bins 2 to 65,536, max_bins bins to 2^26.
+absl::Status CheckReferenceOptions(const ReferenceOptions& options);
+
+// The equal-width bins over which the counts of one step are taken.
+struct ReferenceGrid {
+  double low = 0;   // first edge
+  double high = 0;  // last edge; the last bin is closed
+  uint32_t bins = 0;
+
+  friend bool operator==(const ReferenceGrid&, const ReferenceGrid&) = default;
+};
+
+// A framework's own histogram, reproduced step by step. It depends on the order and the boundaries of the steps: there
+// is no merging. One step is one tensor, as the framework's observer is called once.
+//
+// A step is fed in two moves, so that whoever has the tensor can do the counting: NextGrid tells the grid that the rule
+// makes of the state and the step's range, CountOnGrid counts the tensor's values on it, Fold takes the counts in.
+// Non-finite values are in no bin; the references fail on them or let them poison the state.
+//
+// Not thread-safe.
+class ReferenceHistogram {
+ public:
+  // REQUIRES: CheckReferenceOptions(options).ok().
+  explicit ReferenceHistogram(const ReferenceOptions& options);
+  // The state that `low`, ... say, as read back from a store or the wire. INVALID_ARGUMENT if no rule makes such one.
+  static absl::StatusOr<ReferenceHistogram> Restore(const ReferenceOptions& options, const ReferenceGrid& grid,
+                                                    const Range& range, uint64_t steps, std::vector<double> counts);
+
+  const ReferenceOptions& options() const { return options_; }
+  // Steps folded that had a finite value.
+  uint64_t steps() const { return steps_; }
+  bool empty() const { return steps_ == 0; }
+  // Of the counts. Of an empty one: all zero.
+  const ReferenceGrid& grid() const { return grid_; }
+  // The extremes that the framework itself keeps (min_val and max_val), which can lie beyond the data's and beside the
+  // grid's ends; and the counts of all values.
+  const Range& range() const { return range_; }
+  // One a bin; whole numbers until a rule splits bins. As the framework rounds them: through float32 where it stores
+  // float32.
+  absl::Span<const double> counts() const { return counts_; }
+
+  // The grid of the next step, whose finite values have these extremes. A grid of 0 bins: the step has no finite value
+  // and nothing to count. RESOURCE_EXHAUSTED when the histogram would grow beyond max_bins, naming the numbers.
+  absl::StatusOr<ReferenceGrid> NextGrid(const Range& step) const;
+  // Takes in a step counted on NextGrid(step). Errors as NextGrid; INVALID_ARGUMENT when `grid` is not the one that
+  // NextGrid tells, when the number of counts is not the grid's, or when they add up to more than step.count. Nothing
+  // changes then.
+  absl::Status Fold(const Range& step, const ReferenceGrid& grid, absl::Span<const uint64_t> counts);
+
+  // Bytes of memory that this takes, itself included.
+  size_t MemoryBytes() const;
+
+  friend bool operator==(const ReferenceHistogram&, const ReferenceHistogram&) = default;
+
+ private:
+  ReferenceOptions options_;
+  ReferenceGrid grid_;
+  Range range_;
+  uint64_t steps_ = 0;
+  std::vector<double> counts_;
+};
+
+// Counts the finite values of a tensor on a grid as the rule's framework does: numpy.histogram's edges and fix-ups
+// (megengine, mxnet) or torch.histc's arithmetic on float32 (pytorch, pytorch_current), where values outside are dropped.
+// `counts` gets grid.bins numbers. INVALID_ARGUMENT: data is not whole elements.
+absl::Status CountOnGrid(ReferenceRule rule, const ReferenceGrid& grid, const TensorView& tensor,
+                         std::vector<uint64_t>* counts);
+
+}  // namespace calib
+
+#endif  // CALIB_QUANT_REFERENCE_HISTOGRAM_H_
