@@ -40,6 +40,9 @@ Rounded Round(double x, double step, double inverse, double levels) {
 }  // namespace
 
 const BinModel::Side::Knot& BinModel::Side::KnotAt(double b) const {
+  if (mantissa_bits_ == 0) {
+    return *std::partition_point(knots_.begin(), knots_.end() - 1, [&](const Knot& knot) { return knot.upper <= b; });
+  }
   return knots_[static_cast<size_t>(KeyAt(b, mantissa_bits_) - first_key_)];
 }
 
@@ -87,19 +90,25 @@ double BinModel::Side::FastSquaredError(double step, int64_t levels) const {
   return square_sum() - 2 * step * excess;
 }
 
-void BinModel::Side::Finish(int mantissa_bits) {
+void BinModel::Side::FinishKeys(int mantissa_bits) {
   mantissa_bits_ = mantissa_bits;
+  if (!bins_.empty()) {
+    first_key_ = KeyAt(least(), mantissa_bits);
+    knots_.resize(static_cast<size_t>(KeyAt(greatest(), mantissa_bits) - first_key_ + 1));
+  }
+  Finish([&](size_t i) { return BinBegin(static_cast<uint32_t>(first_key_ + static_cast<int64_t>(i)), mantissa_bits); });
+}
+
+template <typename LowerEdge>
+void BinModel::Side::Finish(const LowerEdge& lower_edge) {
   square_below_.assign(1, 0.0);
   for (const Bin& bin : bins_) square_below_.push_back(square_below_.back() + SquareSum(bin));
   if (bins_.empty()) return;
-  first_key_ = KeyAt(least(), mantissa_bits);
-  knots_.resize(static_cast<size_t>(KeyAt(greatest(), mantissa_bits) - first_key_ + 1));
   // From the outside in, so that few far values are not lost among many near ones.
   auto bin = bins_.rbegin();
   double upper = greatest(), mass = bin->at_end, excess = 0;
   for (size_t i = knots_.size(); i-- > 0;) {
-    const int64_t key = first_key_ + static_cast<int64_t>(i);
-    const double lower = std::clamp(BinBegin(static_cast<uint32_t>(key), mantissa_bits), least(), upper);
+    const double lower = std::clamp(lower_edge(i), least(), upper);
     const double width = upper - lower;
     double uniform = 0, at_lower = 0;
     if (bin != bins_.rend() && bin->begin >= lower) {
@@ -115,6 +124,41 @@ void BinModel::Side::Finish(int mantissa_bits) {
   }
   mass_ = mass;
   excess_ = excess;
+}
+
+BinModel::BinModel(const EqualWidthHistogram& histogram) : min_(histogram.low), max_(histogram.high) {
+  const size_t count = histogram.counts.size();
+  const auto edge = [&](size_t i) {
+    return i == count ? histogram.high
+                      : histogram.low + (histogram.high - histogram.low) * (static_cast<double>(i) / static_cast<double>(count));
+  };
+  // Edges of each side by rising magnitude; a bin that holds zero is cut in two there.
+  std::vector<double> positive_edges, negative_edges;
+  const auto add = [](Side* side, std::vector<double>* edges, double begin, double end, double mass) {
+    if (edges->empty()) edges->push_back(begin);
+    edges->push_back(end);
+    if (mass > 0) side->bins_.push_back({begin, end, mass, 0, begin == end ? mass : 0});
+  };
+  for (size_t i = 0; i < count; ++i) {
+    const double begin = edge(i), end = edge(i + 1), mass = histogram.counts[i];
+    if (end <= 0 || mass < 0) continue;
+    const double share = begin >= 0 ? 1 : end / (end - begin);
+    add(&positive_, &positive_edges, std::max(begin, 0.0), end, mass * share);
+  }
+  for (size_t i = count; i-- > 0;) {
+    const double begin = edge(i), end = edge(i + 1), mass = histogram.counts[i];
+    if (begin >= 0 || mass < 0) continue;
+    const double share = end <= 0 ? 1 : -begin / (end - begin);
+    add(&negative_, &negative_edges, std::max(-end, 0.0), -begin, mass * share);
+  }
+  for (const auto& [side, edges] : {std::tuple<Side*, std::vector<double>*>(&positive_, &positive_edges),
+                                    std::tuple<Side*, std::vector<double>*>(&negative_, &negative_edges)}) {
+    // One knot for each bin from the first filled one to the last.
+    const auto first = std::find(edges->begin(), edges->end(), side->least());
+    const auto last = std::find(edges->begin(), edges->end(), side->greatest());
+    if (!side->bins_.empty()) side->knots_.resize(static_cast<size_t>(last - first));
+    side->Finish([&](size_t i) { return first[static_cast<std::ptrdiff_t>(i)]; });
+  }
 }
 
 BinModel::BinModel(const ChannelStatistics& statistics) : min_(statistics.range.min), max_(statistics.range.max) {
@@ -154,7 +198,7 @@ BinModel::BinModel(const ChannelStatistics& statistics) : min_(statistics.range.
       top.end = std::clamp(greatest, top.begin, top.end);
       if (top.begin == top.end) top = {top.begin, top.end, top.mass, 0, top.mass};
     }
-    side->Finish(mantissa_bits);
+    side->FinishKeys(mantissa_bits);
   }
 }
 

@@ -9,6 +9,13 @@
 
 namespace calib {
 
+// Counts over equal-width bins from low to high, as the frameworks search them. Borrowed.
+struct EqualWidthHistogram {
+  double low = 0;
+  double high = 0;
+  absl::Span<const double> counts;
+};
+
 // The distribution that a Bfloat16Histogram describes, prepared for searches: the expected squared error of a quantizer
 // in O(levels) or O(bins), whichever is fewer, without allocation.
 //
@@ -76,20 +83,26 @@ class BinModel {
 
     // Index of the last knot at or below b. REQUIRES: least() <= b < greatest().
     const Knot& KnotAt(double b) const;
-    // Prepares everything from bins_.
-    void Finish(int mantissa_bits);
+    // Prepare everything from bins_: by the keys of a resolution, or with knots_ of the right size, of which knot i
+    // begins at lower_edge(i).
+    void FinishKeys(int mantissa_bits);
+    template <typename LowerEdge>
+    void Finish(const LowerEdge& lower_edge);
 
     std::vector<Bin> bins_;
     std::vector<double> square_below_;  // [i]: sum of x^2 over bins_[0] to bins_[i - 1]; one entry more than bins_
-    std::vector<Knot> knots_;           // one for each key from first_key_ to that of greatest()
+    std::vector<Knot> knots_;           // one for each key from first_key_ to that of greatest(), or for each bin
     int64_t first_key_ = 0;
-    int mantissa_bits_ = 0;
+    int mantissa_bits_ = 0;  // 0: the knots are not found by key
     double mass_ = 0;
     double excess_ = 0;  // TailExcess(least())
   };
 
   // REQUIRES: statistics.histogram has a value and range.count > 0.
   explicit BinModel(const ChannelStatistics& statistics);
+  // Uniform inside each bin, also inside one that holds zero; no point masses. Extremes are the histogram's ends.
+  // REQUIRES: low < high are finite, at least one count is > 0.
+  explicit BinModel(const EqualWidthHistogram& histogram);
 
   const Side& positive() const { return positive_; }
   const Side& negative() const { return negative_; }

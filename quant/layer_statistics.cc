@@ -1,10 +1,35 @@
 #include "quant/layer_statistics.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace calib {
 
+ChannelStatistics ChannelStatistics::Empty(const ObserverConfig& config) {
+  ChannelStatistics empty;
+  switch (config.kind) {
+    case ObserverKind::kHistogram:
+      empty.histogram.emplace(config.mantissa_bits);
+      break;
+    case ObserverKind::kEma:
+      empty.ema.emplace();
+      break;
+    case ObserverKind::kReferenceHistogram:
+      empty.reference.emplace(config.reference);
+      break;
+    case ObserverKind::kMinMax:
+    case ObserverKind::kPassive:
+      break;
+  }
+  return empty;
+}
+
 absl::Status ChannelStatistics::CheckMerge(const ChannelStatistics& other) const {
+  for (const ChannelStatistics* const side : {this, &other}) {
+    if (side->ema.has_value() || side->reference.has_value() || side->passive.has_value()) {
+      return absl::InvalidArgumentError("an observer that depends on order, or is passive, can't be merged");
+    }
+  }
   if (histogram.has_value() != other.histogram.has_value()) {
     return absl::InvalidArgumentError(other.histogram.has_value()
                                           ? "statistics with a histogram cannot be added to a minmax observer"
@@ -31,20 +56,14 @@ absl::Status LayerStatistics::CheckChannelCount(size_t channels) const {
 absl::Status LayerStatistics::SetChannelCount(size_t channels) {
   if (absl::Status status = CheckChannelCount(channels); !status.ok()) return status;
   if (channels_.size() == channels) return absl::OkStatus();
-  ChannelStatistics empty;
-  if (config_.kind == ObserverKind::kHistogram) empty.histogram.emplace(config_.mantissa_bits);
-  channels_.assign(channels, empty);
+  channels_.assign(channels, ChannelStatistics::Empty(config_));
   return absl::OkStatus();
 }
 
 absl::Status LayerStatistics::CheckMerge(const LayerStatistics& other) const {
   if (other.empty()) return absl::OkStatus();
   if (absl::Status status = CheckChannelCount(other.channels_.size()); !status.ok()) return status;
-  if (empty()) {
-    ChannelStatistics fresh;
-    if (config_.kind == ObserverKind::kHistogram) fresh.histogram.emplace(config_.mantissa_bits);
-    return fresh.CheckMerge(other.channels_.front());
-  }
+  if (empty()) return ChannelStatistics::Empty(config_).CheckMerge(other.channels_.front());
   for (size_t i = 0; i < channels_.size(); ++i) {
     if (absl::Status status = channels_[i].CheckMerge(other.channels_[i]); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat("channel ", i, ": ", status.message()));
@@ -59,9 +78,61 @@ void LayerStatistics::Merge(const LayerStatistics& other) {
   for (size_t i = 0; i < channels_.size(); ++i) channels_[i].Merge(other.channels_[i]);
 }
 
+absl::StatusOr<ReferenceGrid> LayerStatistics::NextGrid(const Range& step) const {
+  if (config_.kind != ObserverKind::kReferenceHistogram) return ReferenceGrid();
+  return empty() ? ReferenceHistogram(config_.reference).NextGrid(step) : channels_.front().reference->NextGrid(step);
+}
+
+absl::Status LayerStatistics::CheckStep(const Step& step) const {
+  if (absl::Status status = CheckChannelCount(step.ranges.size()); !status.ok()) return status;
+  for (size_t i = 0; i < channels_.size(); ++i) {
+    if (absl::Status status = channels_[i].range.CheckMerge(step.ranges[i]); !status.ok()) return status;
+  }
+  if (config_.kind != ObserverKind::kReferenceHistogram) {
+    if (step.counts.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("counts were given to an observer that is no reference histogram");
+  }
+  const absl::StatusOr<ReferenceGrid> grid = NextGrid(step.ranges.front());
+  if (!grid.ok()) return grid.status();
+  if (*grid != step.grid) {
+    return absl::AbortedError(absl::StrFormat(
+        "the step was counted on %d bins from %.17g to %.17g, but the layer's state asks for %d from %.17g to %.17g",
+        step.grid.bins, step.grid.low, step.grid.high, grid->bins, grid->low, grid->high));
+  }
+  if (step.counts.size() != grid->bins) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(step.counts.size(), " counts were given for a grid of ", grid->bins, " bins"));
+  }
+  uint64_t left = step.ranges.front().count;
+  for (const uint64_t count : step.counts) {
+    if (count > left) {
+      return absl::InvalidArgumentError(absl::StrCat("the step's counts add up to more than its ",
+                                                     step.ranges.front().count, " finite values"));
+    }
+    left -= count;
+  }
+  return absl::OkStatus();
+}
+
+void LayerStatistics::FoldStep(const Step& step) {
+  if (empty()) SetChannelCount(step.ranges.size()).IgnoreError();  // cannot fail: CheckStep passed
+  for (size_t i = 0; i < channels_.size(); ++i) {
+    ChannelStatistics& channel = channels_[i];
+    channel.range.Merge(step.ranges[i]);
+    if (channel.ema.has_value()) channel.ema->Fold(config_.ema, step.ranges[i]);
+    if (channel.reference.has_value() && step.grid.bins > 0) {
+      channel.reference->Fold(step.ranges[i], step.grid, step.counts).IgnoreError();  // CheckStep passed
+    }
+  }
+}
+
+void LayerStatistics::SetPassive(absl::Span<const QParams> params) {
+  channels_.assign(params.size(), ChannelStatistics());
+  for (size_t i = 0; i < params.size(); ++i) channels_[i].passive = params[i];
+}
+
 absl::StatusOr<ChannelStatistics> LayerStatistics::MergedChannels() const {
-  ChannelStatistics merged;
-  if (config_.kind == ObserverKind::kHistogram) merged.histogram.emplace(config_.mantissa_bits);
+  ChannelStatistics merged = ChannelStatistics::Empty(config_);
   for (const ChannelStatistics& channel : channels_) {
     if (absl::Status status = merged.CheckMerge(channel); !status.ok()) return status;
     merged.Merge(channel);
@@ -73,6 +144,7 @@ size_t LayerStatistics::MemoryBytes() const {
   size_t bytes = sizeof(*this) + channels_.capacity() * sizeof(ChannelStatistics);
   for (const ChannelStatistics& channel : channels_) {
     if (channel.histogram.has_value()) bytes += channel.histogram->MemoryBytes() - sizeof(Bfloat16Histogram);
+    if (channel.reference.has_value()) bytes += channel.reference->MemoryBytes() - sizeof(ReferenceHistogram);
   }
   return bytes;
 }

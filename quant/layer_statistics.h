@@ -8,18 +8,31 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "quant/bfloat16_histogram.h"
+#include "quant/ema_range.h"
 #include "quant/observer_config.h"
+#include "quant/quant_spec.h"
 #include "quant/range.h"
+#include "quant/reference_histogram.h"
+#include "quant/step.h"
 
 namespace calib {
 
-// Statistics of one channel, or of a whole tensor. Invariant: histogram, when there is one, has total() == range.count.
+// Statistics of one channel, or of a whole tensor: a range, and what the observer's kind adds. Invariant: histogram,
+// when there is one, has total() == range.count.
 struct ChannelStatistics {
-  Range range;
-  std::optional<Bfloat16Histogram> histogram;
+  // Of this observer, before any data.
+  static ChannelStatistics Empty(const ObserverConfig& config);
 
-  // OUT_OF_RANGE on overflow, INVALID_ARGUMENT when one has a histogram and the other none, or on a coarser one.
+  Range range;
+  std::optional<Bfloat16Histogram> histogram;    // kHistogram
+  std::optional<EmaRange> ema;                   // kEma
+  std::optional<ReferenceHistogram> reference;  // kReferenceHistogram
+  std::optional<QParams> passive;                // kPassive, once set
+
+  // OUT_OF_RANGE on overflow, INVALID_ARGUMENT when one has a histogram and the other none, on a coarser one, and when
+  // either is no statistic that merges.
   absl::Status CheckMerge(const ChannelStatistics& other) const;
   // REQUIRES: CheckMerge(other).ok().
   void Merge(const ChannelStatistics& other);
@@ -28,7 +41,8 @@ struct ChannelStatistics {
 };
 
 // What an observer collected of one layer. Merging is associative, commutative and exact; a LayerStatistics without
-// channels is its identity. Not thread-safe.
+// channels is its identity. Observers that depend on order are not merged: steps are folded into them, one by one. Not
+// thread-safe.
 class LayerStatistics {
  public:
   explicit LayerStatistics(const ObserverConfig& config) : config_(config) {}
@@ -50,7 +64,21 @@ class LayerStatistics {
   // REQUIRES: CheckMerge(other).ok().
   void Merge(const LayerStatistics& other);
 
-  // All channels as one. OUT_OF_RANGE on overflow.
+  // For observers that depend on order. The grid on which the reference histogram's next step, of this range, is to be
+  // counted; of an ema observer one without bins. RESOURCE_EXHAUSTED as ReferenceHistogram::NextGrid.
+  absl::StatusOr<ReferenceGrid> NextGrid(const Range& step) const;
+  // FAILED_PRECONDITION when the channel count differs; OUT_OF_RANGE on overflow; ABORTED when the step was counted on
+  // another grid than NextGrid says; INVALID_ARGUMENT when its counts contradict its range; RESOURCE_EXHAUSTED as
+  // NextGrid.
+  absl::Status CheckStep(const Step& step) const;
+  // Folds a step in. REQUIRES: CheckStep(step).ok().
+  void FoldStep(const Step& step);
+
+  // Sets the parameters of a passive observer, one a channel; they replace earlier ones.
+  // REQUIRES: config().kind is kPassive, params is not empty.
+  void SetPassive(absl::Span<const QParams> params);
+
+  // All channels as one. OUT_OF_RANGE on overflow. REQUIRES: the observer's statistics merge.
   absl::StatusOr<ChannelStatistics> MergedChannels() const;
 
   // Bytes of memory that this takes, itself included.

@@ -4,22 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 
 #include "absl/status/status.h"
-#include "absl/types/span.h"
-#include "quant/data_type.h"
 #include "quant/layer_statistics.h"
+#include "quant/tensor_view.h"
 
 namespace calib {
-
-// A row-major, contiguous tensor, or a run of its elements. Borrowed; `data` may have any alignment.
-struct TensorView {
-  DataType type = DataType::kFloat32;
-  absl::Span<const uint64_t> shape;  // of the whole tensor; empty for a scalar
-  uint64_t offset = 0;               // of the first element of `data` in the whole tensor
-  absl::Span<const uint8_t> data;    // little-endian elements; their number is data.size() / ElementSize(type)
-};
 
 // Counts elements into statistics. Holds the working memory (about 768 KiB), so that observing allocates nothing beyond
 // new histogram pages. Not thread-safe; make one a thread.

@@ -1,5 +1,10 @@
 #include "quant/observer_config.h"
 
+#include <iterator>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
 namespace calib {
 namespace {
 
@@ -14,7 +19,19 @@ size_t NextCharacter(absl::string_view text, size_t i) {
   return end;
 }
 
+constexpr absl::string_view kKindNames[] = {"histogram", "minmax", "ema", "reference_histogram", "passive"};
+
 }  // namespace
+
+absl::string_view ObserverKindName(ObserverKind kind) { return kKindNames[static_cast<size_t>(kind)]; }
+
+absl::StatusOr<ObserverKind> ParseObserverKind(absl::string_view name) {
+  for (size_t i = 0; i < std::size(kKindNames); ++i) {
+    if (name == kKindNames[i]) return static_cast<ObserverKind>(i);
+  }
+  return absl::InvalidArgumentError(absl::StrCat("unknown observer \"", name,
+                                                 "\"; use histogram, minmax, ema, reference_histogram or passive"));
+}
 
 bool GlobMatch(absl::string_view pattern, absl::string_view text) {
   size_t p = 0;

@@ -8,17 +8,34 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "quant/bfloat16_histogram.h"
+#include "quant/ema_range.h"
 #include "quant/quant_spec.h"
+#include "quant/reference_histogram.h"
 
 namespace calib {
 
 // What is collected of a layer.
 enum class ObserverKind : uint8_t {
-  kHistogram,  // Bfloat16Histogram beside a Range
-  kMinMax,     // Range alone
+  kHistogram,           // Bfloat16Histogram beside a Range
+  kMinMax,              // Range alone
+  kEma,                 // EmaRange beside a Range
+  kReferenceHistogram,  // ReferenceHistogram beside a Range; per tensor
+  kPassive,             // nothing: its qparams are set from outside
 };
+
+// "histogram", "minmax", "ema", "reference_histogram", "passive".
+absl::string_view ObserverKindName(ObserverKind kind);
+// INVALID_ARGUMENT names what there is.
+absl::StatusOr<ObserverKind> ParseObserverKind(absl::string_view name);
+
+// Whether what is collected depends on the order and the boundaries of steps, so that steps can't be merged before they
+// are folded in.
+constexpr bool DependsOnOrder(ObserverKind kind) {
+  return kind == ObserverKind::kEma || kind == ObserverKind::kReferenceHistogram;
+}
 
 // An observer of one layer.
 struct ObserverConfig {
@@ -27,6 +44,8 @@ struct ObserverConfig {
   std::optional<int> channel_axis;
   // Resolution of the histogram; a session constant.
   int mantissa_bits = Bfloat16Histogram::kMaxMantissaBits;
+  EmaOptions ema;               // of kEma
+  ReferenceOptions reference;  // of kReferenceHistogram
 
   friend bool operator==(const ObserverConfig&, const ObserverConfig&) = default;
 };

@@ -9,8 +9,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "quant/observe.h"
 #include "quant/range.h"
+#include "quant/tensor_view.h"
 
 namespace calib {
 

@@ -10,13 +10,6 @@
 
 namespace calib {
 
-// Counts over equal-width bins from low to high, as the frameworks search them. Borrowed.
-struct EqualWidthHistogram {
-  double low = 0;
-  double high = 0;
-  absl::Span<const double> counts;
-};
-
 // The counts of equal-width bins from low to high that a BinModel describes: its density spread over them, point masses
 // in the bin that holds them (the last bin is closed), what lies outside in the outermost bins. `counts` decides how many.
 void FillEqualWidth(const BinModel& model, double low, double high, absl::Span<double> counts);

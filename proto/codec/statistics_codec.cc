@@ -8,6 +8,13 @@
 namespace calib {
 namespace {
 
+absl::Status CheckStepRows(const LayerView& layer, const LayerStatistics& statistics) {
+  absl::Status status = statistics.CheckStep(StepOfRows(layer));
+  if (status.ok()) return status;
+  status = ErrorOfStep(absl::Status(status.code(), absl::StrCat("layer handle ", layer.handle, ": ", status.message())));
+  return status;
+}
+
 absl::Status RowMismatch(const LayerView& layer, size_t row, const LayerStatistics& statistics) {
   const bool observes_histogram = statistics.config().kind == ObserverKind::kHistogram;
   const RowView& given = layer.rows[row];
@@ -42,12 +49,19 @@ PackedHistogramView ViewHistogram(const v1::Bfloat16Histogram& histogram) {
 absl::Status CheckMergeRows(const LayerView& layer, const LayerStatistics& statistics) {
   const ObserverConfig& config = statistics.config();
   const bool observes_histogram = config.kind == ObserverKind::kHistogram;
+  if (config.kind == ObserverKind::kPassive) {
+    return MakeError(v1::ERROR_REASON_OBSERVER_MISMATCH,
+                     absl::StrCat("layer handle ", layer.handle,
+                                  ": its observer is passive and takes no data; set its parameters with SetQParams"),
+                     {{"handle", absl::StrCat(layer.handle)}});
+  }
   if (!config.channel_axis.has_value() && layer.rows.size() != 1) {
     return MakeError(v1::ERROR_REASON_OBSERVER_MISMATCH,
                      absl::StrCat("layer handle ", layer.handle, ": ", layer.rows.size(),
                                   " channels were sent of a layer that is observed per tensor; send one row"),
                      {{"handle", absl::StrCat(layer.handle)}});
   }
+  if (DependsOnOrder(config.kind)) return CheckStepRows(layer, statistics);
   if (const absl::Status status = statistics.CheckChannelCount(layer.rows.size()); !status.ok()) {
     return MakeError(v1::ERROR_REASON_CHANNEL_COUNT_CHANGED, status, {{"handle", absl::StrCat(layer.handle)}});
   }
@@ -68,6 +82,7 @@ absl::Status CheckMergeRows(const LayerView& layer, const LayerStatistics& stati
 }
 
 void MergeRows(const LayerView& layer, LayerStatistics* statistics) {
+  if (DependsOnOrder(statistics->config().kind)) return statistics->FoldStep(StepOfRows(layer));
   if (statistics->empty()) {
     statistics->SetChannelCount(layer.rows.size()).IgnoreError();  // cannot fail: CheckMergeRows passed
   }
@@ -77,6 +92,45 @@ void MergeRows(const LayerView& layer, LayerStatistics* statistics) {
     channel.range.Merge(row.range);
     if (row.histogram != nullptr) AddPacked(ViewHistogram(*row.histogram), &*channel.histogram);
   }
+}
+
+Step StepOfRows(const LayerView& layer) {
+  Step step;
+  step.ranges.reserve(layer.rows.size());
+  for (const RowView& row : layer.rows) step.ranges.push_back(row.range);
+  if (const v1::ReferenceHistogram* const reference = layer.rows.front().reference; reference != nullptr) {
+    step.grid = {reference->low(), reference->high(), static_cast<uint32_t>(reference->count_size())};
+    step.counts.assign(reference->count().begin(), reference->count().end());
+  }
+  return step;
+}
+
+absl::Status ErrorOfStep(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kFailedPrecondition:
+      return MakeError(v1::ERROR_REASON_CHANNEL_COUNT_CHANGED, status);
+    case absl::StatusCode::kOutOfRange:
+      return MakeError(v1::ERROR_REASON_COUNT_OVERFLOW, status);
+    case absl::StatusCode::kAborted:
+      return MakeError(v1::ERROR_REASON_REFERENCE_GRID_MISMATCH,
+                       absl::StrCat(status.message(), "; another worker feeds this layer, whose result depends on "
+                                                      "order: feed it from one worker"));
+    case absl::StatusCode::kResourceExhausted:
+      return MakeError(v1::ERROR_REASON_REFERENCE_TOO_LARGE, status);
+    default:
+      return MakeError(v1::ERROR_REASON_HISTOGRAM_INVALID, status);
+  }
+}
+
+absl::StatusOr<ReferenceHistogram> DecodeReferenceState(const ReferenceOptions& options, const Range& range,
+                                                        const v1::ReferenceHistogram& state) {
+  Range own = range;
+  if (state.steps() > 0) {
+    own.min = state.min();
+    own.max = state.max();
+  }
+  return ReferenceHistogram::Restore(options, {state.low(), state.high(), static_cast<uint32_t>(state.count_size())},
+                                     own, state.steps(), {state.count().begin(), state.count().end()});
 }
 
 absl::StatusOr<TensorView> DecodeTensorChunk(const v1::TensorChunk& chunk) {

@@ -19,6 +19,7 @@ namespace calib {
 struct RowView {
   Range range;
   const v1::Bfloat16Histogram* histogram = nullptr;  // null without one; ViewHistogram reads it
+  const v1::ReferenceHistogram* reference = nullptr;  // a step's counts; null without
 };
 
 // A histogram message as quant's view; borrows from it.
@@ -38,14 +39,14 @@ class StatisticsReader {
   static constexpr size_t kKeptRows = 65536;
 
   // Checks everything that can be checked without knowing the layers: column lengths, handles strictly increasing,
-  // ranges (min <= max, finite, not -0; zero without values), that the histogram column has an entry for each row of
-  // the layers that own entries, and each histogram (ValidatePacked). `has_histogram(handle)` says which layers own
-  // entries; it is asked before anything is checked, so about any handle. Nothing is kept on error:
+  // ranges (min <= max, finite, not -0; zero without values), that each histogram column has an entry for each row of
+  // the layers that own entries, each histogram (ValidatePacked) and each step's counts. `kind_of(handle)` tells a
+  // layer's ObserverKind; it is asked before anything is checked, so about any handle. Nothing is kept on error:
   // STATISTICS_INCONSISTENT, HISTOGRAM_INVALID, COUNT_OVERFLOW, naming layer handle and row.
-  template <typename HasHistogram>
-  absl::Status Decode(const v1::StatisticsBatch& batch, const HasHistogram& has_histogram) {
-    histogram_layer_.resize(batch.layer_size());
-    for (int i = 0; i < batch.layer_size(); ++i) histogram_layer_[i] = has_histogram(batch.layer(i));
+  template <typename KindOf>
+  absl::Status Decode(const v1::StatisticsBatch& batch, const KindOf& kind_of) {
+    kinds_.resize(batch.layer_size());
+    for (int i = 0; i < batch.layer_size(); ++i) kinds_[i] = kind_of(batch.layer(i));
     return DecodeRows(batch);
   }
 
@@ -57,7 +58,7 @@ class StatisticsReader {
   absl::Status CheckColumns(const v1::StatisticsBatch& batch) const;
   void MakeLayers(const v1::StatisticsBatch& batch);
 
-  std::vector<char> histogram_layer_;  // of each layer: whether its rows have histograms
+  std::vector<ObserverKind> kinds_;  // of each layer
   std::vector<RowView> rows_;
   std::vector<LayerView> layers_;
 };
@@ -69,16 +70,28 @@ class StatisticsWriter {
   // Appends the layer's channels; nothing when it has none. Equal layers give equal batches, whatever their history.
   // REQUIRES: handles rise.
   void Add(uint32_t handle, const LayerStatistics& statistics, v1::StatisticsBatch* batch);
+  // Appends one step of a layer whose observer depends on order; `reference_histogram` says whether it is one.
+  void AddStep(uint32_t handle, const Step& step, bool reference_histogram, v1::StatisticsBatch* batch);
 
  private:
   PackedHistogram packed_;
 };
 
-// Merges one layer of a batch into `statistics`, a row a channel. CheckMergeRows: CHANNEL_COUNT_CHANGED,
-// OBSERVER_MISMATCH (also a coarser histogram, or several rows for a layer observed per tensor), COUNT_OVERFLOW.
+// Merges one layer of a batch into `statistics`, a row a channel, or folds it in as one step when its observer depends
+// on order. CheckMergeRows: CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH (also a coarser histogram, several rows for a layer
+// observed per tensor, data for a passive observer), COUNT_OVERFLOW, and as ErrorOfStep.
 absl::Status CheckMergeRows(const LayerView& layer, const LayerStatistics& statistics);
 // REQUIRES: CheckMergeRows passed.
 void MergeRows(const LayerView& layer, LayerStatistics* statistics);
+
+// The rows of one layer of a batch as a step. REQUIRES: the batch was decoded with this layer's observer.
+Step StepOfRows(const LayerView& layer);
+// An error of LayerStatistics::CheckStep or NextGrid with its reason: CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW,
+// REFERENCE_GRID_MISMATCH, REFERENCE_TOO_LARGE, HISTOGRAM_INVALID.
+absl::Status ErrorOfStep(const absl::Status& status);
+// What a layer's observer holds as a v1::ReferenceHistogram says it. INVALID_ARGUMENT when no such state can be.
+absl::StatusOr<ReferenceHistogram> DecodeReferenceState(const ReferenceOptions& options, const Range& range,
+                                                        const v1::ReferenceHistogram& state);
 
 // A raw chunk as a view into the message; checks data type and size (TENSOR_INVALID). The rest is TensorObserver's to
 // check, and the channel axis the caller's.

@@ -1,4 +1,5 @@
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -122,6 +123,22 @@ absl::Status CheckHistogram(const LayerView& layer, size_t row, const RowView& v
                   layer, row, status.message());
 }
 
+absl::Status CheckStepCounts(const LayerView& layer, size_t row, const v1::ReferenceHistogram& step) {
+  constexpr double kMostCount = 0x1p53;  // whole numbers up to here are exact
+  const auto error = [&](absl::string_view message) {
+    return RowError(v1::ERROR_REASON_HISTOGRAM_INVALID, layer, row, message);
+  };
+  if (step.steps() != 0 || step.min() != 0 || step.max() != 0) {
+    return error("steps, min and max are the server's to tell; leave them out of a step");
+  }
+  for (const double count : step.count()) {
+    if (!(count >= 0 && count <= kMostCount && count == std::floor(count))) {
+      return error(absl::StrCat("count ", count, " is not a whole number from 0 to 2^53"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) const {
@@ -140,6 +157,7 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
   // Sums of 32-bit numbers, at most one for each byte of a message: far below 2^64.
   uint64_t rows = 0;
   uint64_t histograms = 0;
+  uint64_t references = 0;
   for (int i = 0; i < batch.layer_size(); ++i) {
     const uint64_t channels = has_channels ? batch.channels(i) : 1;
     if (channels == 0) {
@@ -148,7 +166,8 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
                        {{"handle", absl::StrCat(batch.layer(i))}});
     }
     rows += channels;
-    if (histogram_layer_[i]) histograms += channels;
+    if (kinds_[i] == ObserverKind::kHistogram) histograms += channels;
+    if (kinds_[i] == ObserverKind::kReferenceHistogram) references += channels;
   }
   if (absl::Status status = CheckLength("count", batch.count_size(), rows); !status.ok()) return status;
   if (absl::Status status = CheckLength("min", batch.min_size(), rows); !status.ok()) return status;
@@ -164,6 +183,15 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
                                      " entries, but the layers with "
                                      "a histogram observer have ",
                                      histograms, " rows; send one for each of these rows"));
+  }
+  if (static_cast<uint64_t>(batch.reference_histogram_size()) != references) {
+    return Inconsistent(absl::StrCat("column `reference_histogram` has ", batch.reference_histogram_size(),
+                                     " entries, but the layers with a reference histogram observer have ", references,
+                                     " rows; send one for each of these rows"));
+  }
+  if (!batch.ema().empty()) {
+    return Inconsistent(
+        "column `ema` is not empty; a step of such a layer is its min and max, the average is the server's to take");
   }
   return absl::OkStatus();
 }
@@ -189,16 +217,21 @@ absl::Status StatisticsReader::DecodeRows(const v1::StatisticsBatch& batch) {
   const RangeColumns columns(batch);
   size_t batch_row = 0;
   int next_histogram = 0;
+  int next_reference = 0;
   absl::Status status;
   for (size_t i = 0; i < layers_.size() && status.ok(); ++i) {
     const LayerView& layer = layers_[i];
     for (size_t row = 0; row < layer.rows.size() && status.ok(); ++row, ++batch_row) {
       RowView& view = rows_[batch_row];
-      view.histogram = histogram_layer_[i] ? &batch.histogram(next_histogram++) : nullptr;
+      view.histogram = kinds_[i] == ObserverKind::kHistogram ? &batch.histogram(next_histogram++) : nullptr;
+      view.reference =
+          kinds_[i] == ObserverKind::kReferenceHistogram ? &batch.reference_histogram(next_reference++) : nullptr;
       if (!ReadRange(columns, batch_row, &view.range)) {
         status = RangeError(columns, layer, row, batch_row);
       } else if (view.histogram != nullptr) {
         status = CheckHistogram(layer, row, view);
+      } else if (view.reference != nullptr) {
+        status = CheckStepCounts(layer, row, *view.reference);
       }
     }
   }

@@ -13,22 +13,45 @@ void AddEntry(Entry entry, Entry usual, int row, google::protobuf::RepeatedField
   column->Add(entry);
 }
 
+void AddLayer(uint32_t handle, size_t channels, v1::StatisticsBatch* batch) {
+  const int layer = batch->layer_size();
+  batch->add_layer(handle);
+  AddEntry<uint32_t>(static_cast<uint32_t>(channels), 1, layer, batch->mutable_channels());
+}
+
+void AddRange(const Range& range, v1::StatisticsBatch* batch) {
+  const int row = batch->count_size();
+  batch->add_count(range.count);
+  batch->add_min(range.empty() ? 0 : range.min);
+  batch->add_max(range.empty() ? 0 : range.max);
+  AddEntry<uint64_t>(range.nan, 0, row, batch->mutable_nan());
+  AddEntry<uint64_t>(range.positive_infinity, 0, row, batch->mutable_positive_infinity());
+  AddEntry<uint64_t>(range.negative_infinity, 0, row, batch->mutable_negative_infinity());
+}
+
 }  // namespace
 
 void StatisticsWriter::Add(uint32_t handle, const LayerStatistics& statistics, v1::StatisticsBatch* batch) {
   if (statistics.empty()) return;
-  const int layer = batch->layer_size();
-  batch->add_layer(handle);
-  AddEntry<uint32_t>(static_cast<uint32_t>(statistics.channels().size()), 1, layer, batch->mutable_channels());
+  AddLayer(handle, statistics.channels().size(), batch);
   for (const ChannelStatistics& channel : statistics.channels()) {
-    const Range& range = channel.range;
-    const int row = batch->count_size();
-    batch->add_count(range.count);
-    batch->add_min(range.empty() ? 0 : range.min);
-    batch->add_max(range.empty() ? 0 : range.max);
-    AddEntry<uint64_t>(range.nan, 0, row, batch->mutable_nan());
-    AddEntry<uint64_t>(range.positive_infinity, 0, row, batch->mutable_positive_infinity());
-    AddEntry<uint64_t>(range.negative_infinity, 0, row, batch->mutable_negative_infinity());
+    AddRange(channel.range, batch);
+    if (channel.ema.has_value()) {
+      v1::EmaRange* const ema = batch->add_ema();
+      ema->set_min(channel.ema->min);
+      ema->set_max(channel.ema->max);
+      ema->set_steps(channel.ema->steps);
+    }
+    if (channel.reference.has_value()) {
+      const ReferenceHistogram& reference = *channel.reference;
+      v1::ReferenceHistogram* const histogram = batch->add_reference_histogram();
+      histogram->set_low(reference.grid().low);
+      histogram->set_high(reference.grid().high);
+      histogram->mutable_count()->Add(reference.counts().begin(), reference.counts().end());
+      histogram->set_steps(reference.steps());
+      histogram->set_min(reference.empty() ? 0 : reference.range().min);
+      histogram->set_max(reference.empty() ? 0 : reference.range().max);
+    }
     if (!channel.histogram.has_value()) continue;
     Pack(*channel.histogram, &packed_);
     v1::Bfloat16Histogram* const histogram = batch->add_histogram();
@@ -39,6 +62,17 @@ void StatisticsWriter::Add(uint32_t handle, const LayerStatistics& statistics, v
     histogram->set_sparse_pairs(packed_.sparse_pairs);
     histogram->set_counts(packed_.counts);
   }
+}
+
+void StatisticsWriter::AddStep(uint32_t handle, const Step& step, bool reference_histogram, v1::StatisticsBatch* batch) {
+  AddLayer(handle, step.ranges.size(), batch);
+  for (const Range& range : step.ranges) AddRange(range, batch);
+  if (!reference_histogram) return;
+  v1::ReferenceHistogram* const histogram = batch->add_reference_histogram();
+  histogram->set_low(step.grid.low);
+  histogram->set_high(step.grid.high);
+  histogram->mutable_count()->Reserve(static_cast<int>(step.counts.size()));
+  for (const uint64_t count : step.counts) histogram->add_count(static_cast<double>(count));
 }
 
 }  // namespace calib
