@@ -19,10 +19,10 @@ describe() {
     style) echo "formatting, layering, file sizes, include guards, protos, shell scripts" ;;
     build) echo "GCC, Release, warnings are errors, into build/" ;;
     test) echo "every test, in build/" ;;
-    clang) echo "Clang, whole tree, thread safety analysis as errors, into build-clang/" ;;
+    clang) echo "Clang, everything but tests, thread safety analysis as errors, into build-clang/" ;;
     tidy) echo "clang-tidy with the list of .clang-tidy" ;;
-    asan) echo "tests of quant, codec, store and engine under AddressSanitizer and UBSan, in build-asan/" ;;
-    tsan) echo "the same under ThreadSanitizer, in build-tsan/" ;;
+    asan) echo "tests of quant, codec and engine under AddressSanitizer and UBSan, in build-asan/" ;;
+    tsan) echo "tests of quant and engine under ThreadSanitizer, in build-tsan/" ;;
     bench-smoke) echo "every benchmark once, briefly" ;;
     *) return 1 ;;
   esac
@@ -53,7 +53,7 @@ stage_test() { run_ctest build; }
 # Compiles without optimization: this build is for what Clang says.
 configure_clang() {
   configure build-clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 \
-    -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld
+    -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld -DCALIB_BUILD_TESTS=OFF -DCALIB_BUILD_BENCHMARKS=OFF
 }
 
 stage_clang() {
@@ -69,10 +69,10 @@ stage_tidy() {
     xargs -0 -n 4 -P "$jobs" clang-tidy --quiet -p build-clang
 }
 
-stage_asan() { run_sanitized build-asan address,undefined; }
+stage_asan() { run_sanitized build-asan address,undefined "quant;codec;engine"; }
 
 # Without address layout randomization: GCC 12's ThreadSanitizer does not know the layouts of newer kernels.
-stage_tsan() { run_sanitized build-tsan thread setarch "$(uname -m)" --addr-no-randomize; }
+stage_tsan() { run_sanitized build-tsan thread "quant;engine" setarch "$(uname -m)" --addr-no-randomize; }
 
 stage_bench-smoke() { python3 tests/bench/run.py --quick --build build; }
 
@@ -99,12 +99,12 @@ run_ctest() {
   "$@" ctest --test-dir "$directory" --no-tests=error 2>&1 | tee "$directory/ctest.log"
 }
 
-# run_sanitized DIR SANITIZERS [COMMAND...]: the tests that need no gRPC, which is not built for sanitizers. Warnings are
-# errors in the other builds; sanitizers add false ones.
+# run_sanitized DIR SANITIZERS FOLDERS [COMMAND...]: tests that need no gRPC, which is not built for sanitizers. Warnings
+# are errors in the other builds; sanitizers add false ones.
 run_sanitized() {
-  local directory=$1 sanitizers=$2
-  shift 2
-  configure "$directory" -DCALIB_SANITIZE="$sanitizers" -DCALIB_BUILD_SERVER=OFF -DCALIB_BUILD_CLIENT=OFF \
+  local directory=$1 sanitizers=$2 folders=$3
+  shift 3
+  configure "$directory" -DCALIB_SANITIZE="$sanitizers" -DCALIB_TEST_FOLDERS="$folders" -DCALIB_BUILD_SERVER=OFF -DCALIB_BUILD_CLIENT=OFF \
     -DCALIB_BUILD_BENCHMARKS=OFF -DCALIB_WERROR=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld
   "$@" cmake --build "$directory"

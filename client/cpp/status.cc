@@ -2,6 +2,7 @@
 
 #include <grpcpp/support/status.h>
 
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,14 @@
 
 namespace calib::client {
 namespace {
+
+// Whether the limit is that of all sessions' memory, which can be freed again, and not one that the data breaks.
+bool IsServerFull(const absl::Status& limit_exceeded) {
+  const std::optional<v1::ErrorInfo> info = GetErrorInfo(limit_exceeded);
+  if (!info.has_value()) return false;
+  const auto option = info->metadata().find("option");
+  return option != info->metadata().end() && option->second == "--max-state-bytes";
+}
 
 // Numbers beyond the codes that exist become UNKNOWN, and so does OK, which cannot be an error's.
 absl::StatusCode ErrorCode(int code) {
@@ -66,6 +75,8 @@ RefusalMeaning MeaningOf(const absl::Status& refusal) {
     case v1::ERROR_REASON_SESSION_NOT_FOUND:
     case v1::ERROR_REASON_WORKER_FENCED:
       return RefusalMeaning::kWorkerEnds;
+    case v1::ERROR_REASON_LIMIT_EXCEEDED:
+      return IsServerFull(refusal) ? RefusalMeaning::kTryAgain : RefusalMeaning::kDataRefused;
     default:
       return RefusalMeaning::kDataRefused;
   }

@@ -71,7 +71,7 @@ Worker::Impl::~Impl() {
 
 absl::Status Worker::Impl::Usable() const {
   if (!fatal_.ok()) return fatal_;
-  if (closing_) return absl::FailedPreconditionError("the worker is closed; open another one");
+  if (refusing_ || closing_) return absl::FailedPreconditionError("the worker is closed; open another one");
   return absl::OkStatus();
 }
 
@@ -156,8 +156,15 @@ absl::Status Worker::Impl::SendRaw(absl::string_view layer, const TensorView& te
 }
 
 absl::Status Worker::Impl::Flush(absl::Time deadline) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (absl::Status status = Usable(); !status.ok()) return status;
+  }
+  return FlushTaken(deadline);
+}
+
+absl::Status Worker::Impl::FlushTaken(absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
-  if (absl::Status status = Usable(); !status.ok()) return status;
   const uint64_t mark = outbox_.Mark();
   ++flushing_;
   const auto done_flushing = absl::MakeCleanup([this] {
@@ -201,10 +208,17 @@ void Worker::Impl::RequestDurability(absl::Time deadline) const {
 }
 
 absl::Status Worker::Impl::Close(absl::Time deadline) {
-  const absl::Status flushed = Flush(deadline);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (closing_) return Usable();
+    refusing_ = true;  // so that there is an end to what other threads observe
+  }
+  const absl::Status flushed = FlushTaken(deadline);
   absl::MutexLock lock(&mutex_);
-  const bool retryable = fatal_.ok() && absl::IsDeadlineExceeded(flushed);
-  if (retryable) return flushed;
+  if (fatal_.ok() && absl::IsDeadlineExceeded(flushed)) {
+    refusing_ = false;
+    return flushed;
+  }
   closing_ = true;
   WakeWriter();
   progress_.SignalAll();

@@ -59,6 +59,8 @@ class Worker::Impl {
   absl::Status TakeWelcome(const v1::Welcome& welcome) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool TakeRefusal(const v1::Refusal& refusal) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Flush of what was taken so far, also while closing.
+  absl::Status FlushTaken(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // Asks the server to make what it applied durable now.
   void RequestDurability(absl::Time deadline) const;
 
@@ -77,6 +79,7 @@ class Worker::Impl {
   Stats counts_ ABSL_GUARDED_BY(mutex_);  // what the outbox doesn't know
   int flushing_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time next_round_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  bool refusing_ ABSL_GUARDED_BY(mutex_) = false;  // Close was called: nothing more is taken
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;   // half-close: everything is durable
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;  // drop everything
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // the stream thread is over

@@ -58,7 +58,9 @@ int StartError(const absl::Status& status) {
 }
 
 int Serve(const AppOptions& options) {
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(options.engine, std::make_unique<MemoryStore>());
+  MemoryStore::Options store;
+  store.first_epoch = static_cast<uint64_t>(absl::ToUnixMicros(absl::Now()));
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(options.engine, std::make_unique<MemoryStore>(store));
   if (!engine.ok()) return StartError(engine.status());
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc = GrpcServer::Start(options.grpc, engine->get());
   if (!grpc.ok()) return StartError(grpc.status());

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "proto/codec/config_codec.h"
 #include "proto/codec/error.h"
@@ -181,6 +182,19 @@ absl::StatusOr<LayerBinding*> ObserveStream::FindBinding(uint32_t handle) {
   return &binding;
 }
 
+absl::Status ObserveStream::NameLayer(const absl::Status& status) const {
+  const std::optional<v1::ErrorInfo> info = GetErrorInfo(status);
+  if (!info.has_value()) return status;
+  const auto found = info->metadata().find("handle");
+  uint32_t handle;
+  if (found == info->metadata().end() || !absl::SimpleAtoi(found->second, &handle) || handle >= bindings_.size()) {
+    return status;
+  }
+  const std::string& name = bindings_[handle].name;
+  return MakeError(GetReason(status), absl::StrCat("layer ", Quoted(name), ": ", status.message()),
+                   {{"handle", found->second}, {"layer", name}});
+}
+
 absl::Status ObserveStream::HandleStatistics(const v1::Update& update) {
   const v1::StatisticsBatch& batch = update.statistics();
   for (const uint32_t handle : batch.layer()) {
@@ -188,7 +202,7 @@ absl::Status ObserveStream::HandleStatistics(const v1::Update& update) {
   }
   absl::Status status = reader_.Decode(
       batch, [&](uint32_t handle) { return bindings_[handle].observer->kind == ObserverKind::kHistogram; });
-  if (!status.ok()) return status;
+  if (!status.ok()) return NameLayer(status);
   update_.layers.clear();
   for (const LayerView& rows : reader_.layers()) {
     update_.layers.push_back({.binding = &bindings_[rows.handle], .rows = rows});

@@ -63,6 +63,8 @@ class ObserveStream {
   absl::Status CheckAxis(const v1::TensorChunk& chunk, const LayerBinding& binding) const;
   absl::Status Apply(const v1::Update& update);
   absl::StatusOr<LayerBinding*> FindBinding(uint32_t handle);
+  // An error about a handle, with the name that the handle stands for.
+  absl::Status NameLayer(const absl::Status& status) const;
 
   Engine* const engine_;
   const uint64_t id_;  // of the engine

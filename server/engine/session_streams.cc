@@ -123,18 +123,17 @@ absl::Status Session::CheckRows(const DecodedUpdate& update) {
   for (const UpdateRows& rows : update.layers) {
     if (IsIgnored(rows.binding)) continue;
     merges = true;
-    if (rows.binding->layer == nullptr) ++new_layers;
+    if (rows.binding->layer == nullptr && layers_.size() + ++new_layers > limits_.max_layers) {
+      return LimitExceeded(
+          absl::StrCat("session ", Quoted(name_), " would have ", layers_.size() + new_layers, " layers"),
+          "--max-layers", limits_.max_layers, rows.binding->name);
+    }
     const size_t channels = rows.observed != nullptr ? rows.observed->channels().size() : rows.rows.rows.size();
     if (channels > limits_.max_channels) {
       return LimitExceeded(absl::StrCat("layer ", Quoted(rows.binding->name), " has ", channels, " channels"),
                            "--max-channels", limits_.max_channels, rows.binding->name);
     }
     if (absl::Status status = rows.Check(); !status.ok()) return status;
-  }
-  if (new_layers > 0 && layers_.size() + new_layers > limits_.max_layers) {
-    return LimitExceeded(
-        absl::StrCat("session ", Quoted(name_), " would have ", layers_.size() + new_layers, " layers"), "--max-layers",
-        limits_.max_layers);
   }
   const int64_t state_bytes = counters_->state_bytes;
   if (merges && state_bytes >= 0 && static_cast<uint64_t>(state_bytes) >= limits_.max_state_bytes) {

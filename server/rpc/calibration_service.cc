@@ -19,7 +19,7 @@ CalibrationService::CalibrationService(Engine* engine, const Options& options)
       max_answer_bytes_(options.max_answer_bytes),
       calls_(options.query_pool, options.max_calls, &engine->counters()),
       read_budget_(options.max_read_bytes),
-      observe_context_{engine, options.ingest_pool, &read_budget_} {}
+      observe_context_{engine, options.ingest_pool, &read_budget_, options.open_timeout} {}
 
 // --- Sessions.
 
@@ -63,8 +63,9 @@ grpc::ServerUnaryReactor* CalibrationService::DeleteSession(grpc::CallbackServer
 grpc::ServerUnaryReactor* CalibrationService::SetObserversEnabled(grpc::CallbackServerContext*,
                                                                   const v1::SetObserversEnabledRequest* request,
                                                                   v1::SetObserversEnabledResponse* response) {
-  return calls_.StartAndAnswer(Method::kSetObserversEnabled, [=, this](const UnaryCall&) {
-    return server::SetObserversEnabled(engine_, *request, response);
+  return calls_.Start(Method::kSetObserversEnabled, [=, this](UnaryCall* call) {
+    server::SetObserversEnabled(engine_, *request, response,
+                                [call](const absl::Status& status) { call->Answer(status); });
   });
 }
 

@@ -19,11 +19,12 @@ namespace calib::server {
 class CalibrationService final : public v1::Calibration::CallbackService {
  public:
   struct Options {
-    ThreadPool* ingest_pool;  // messages of Observe streams
-    ThreadPool* query_pool;   // unary calls and watches
-    size_t max_read_bytes;    // see ReadBudget
-    size_t max_calls;         // see UnaryCalls
-    size_t max_answer_bytes;  // see QueryLimits
+    ThreadPool* ingest_pool;      // messages of Observe streams
+    ThreadPool* query_pool;       // unary calls and watches
+    size_t max_read_bytes;        // see ReadBudget
+    size_t max_calls;             // see UnaryCalls
+    size_t max_answer_bytes;      // see QueryLimits
+    absl::Duration open_timeout;  // see ObserveReactor
   };
   CalibrationService(Engine* engine, const Options& options);
 

@@ -74,6 +74,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   service.query_pool = server->query_pool_.get();
   service.max_read_bytes = options.max_read_bytes;
   service.max_calls = options.max_calls;
+  service.open_timeout = options.open_timeout;
   service.max_answer_bytes = options.max_message_bytes;
   server->service_ = std::make_unique<CalibrationService>(engine, service);
 

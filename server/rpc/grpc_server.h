@@ -30,6 +30,8 @@ struct GrpcServerOptions {
   size_t transport_memory_bytes = 512 << 20;
   // Messages of Observe streams that were read and wait to be processed, in all.
   size_t max_read_bytes = 256 << 20;
+  // An Observe stream that did not send its Open in this time is ended.
+  absl::Duration open_timeout = absl::Seconds(10);
   // Unary calls queued or running at once.
   size_t max_calls = 1000;
   // Calls open at once on one connection; further ones wait at the client.

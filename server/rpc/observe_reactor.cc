@@ -3,12 +3,23 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "proto/codec/error.h"
 #include "server/rpc/method.h"
 #include "server/rpc/status_grpc.h"
 
 namespace calib::server {
+namespace {
+
+// About what a message takes: its bytes, and the objects that its smallest entries become.
+size_t MemoryOf(const v1::ObserveRequest& request) {
+  const v1::StatisticsBatch& batch = request.update().statistics();
+  return request.ByteSizeLong() + static_cast<size_t>(batch.histogram_size()) * sizeof(v1::Bfloat16Histogram) +
+         static_cast<size_t>(request.register_layers().name_size()) * sizeof(std::string);
+}
+
+}  // namespace
 
 ObserveReactor::ObserveReactor(const ObserveContext& context) : context_(context) {
   for (Buffer& buffer : buffers_) free_.push_back(&buffer);
@@ -18,6 +29,9 @@ ObserveReactor* ObserveReactor::Start(const ObserveContext& context) {
   const std::shared_ptr<ObserveReactor> reactor(new ObserveReactor(context));
   MutexLock lock(&reactor->mutex_);
   reactor->self_ = reactor;
+  reactor->open_alarm_ = std::make_unique<grpc::Alarm>();
+  reactor->open_alarm_->Set(absl::ToChronoTime(absl::Now() + context.open_timeout),
+                            [reactor](bool) { reactor->OnOpenTimeout(); });
   reactor->Advance();
   return reactor.get();
 }
@@ -28,7 +42,7 @@ void ObserveReactor::OnReadDone(bool ok) {
   MutexLock lock(&mutex_);
   Buffer* const buffer = std::exchange(reading_, nullptr);
   if (ok && closing_ != Closing::kDraining && !ending_) {
-    buffer->bytes = buffer->request.ByteSizeLong();
+    buffer->bytes = MemoryOf(buffer->request);
     context_.budget->Acquire(buffer->bytes);
     queued_bytes_ += buffer->bytes;
     queued_.push_back(buffer);
@@ -55,11 +69,21 @@ void ObserveReactor::OnCancel() {
 void ObserveReactor::OnDone() {
   std::shared_ptr<ObserveReactor> self;
   std::shared_ptr<ObserveStream> stream;
-  std::unique_ptr<grpc::Alarm> ack_alarm;
+  std::unique_ptr<grpc::Alarm> ack_alarm, open_alarm;
   MutexLock lock(&mutex_);
   self.swap(self_);
   stream.swap(stream_);
   ack_alarm.swap(ack_alarm_);
+  open_alarm.swap(open_alarm_);
+}
+
+void ObserveReactor::OnOpenTimeout() {
+  MutexLock lock(&mutex_);
+  if (ending_ || stream_ != nullptr) return;
+  End(MakeError(v1::ERROR_REASON_STREAM_NOT_OPEN,
+                absl::StrCat("no Open came within ", absl::FormatDuration(context_.open_timeout),
+                             " of the stream's begin; send it first")));
+  Advance();
 }
 
 void ObserveReactor::OnDurable() {
@@ -194,6 +218,7 @@ void ObserveReactor::Process() {
   if (!status.ok() && !ends) refusal = stream->MakeRefusal(buffer->request, status);
   const bool update = stream != nullptr && buffer->request.has_update();
   const size_t bytes = buffer->bytes;
+  buffer->request.Clear();  // the budget counts it no more
   {
     MutexLock lock(&mutex_);
     queued_.pop_front();
@@ -216,8 +241,10 @@ void ObserveReactor::Acknowledge(ObserveStream* stream) {
       if (!ack_alarm_set_) {
         ack_alarm_set_ = true;
         ack_alarm_ = std::make_unique<grpc::Alarm>();
-        ack_alarm_->Set(absl::ToChronoTime(absl::Now() + kAckDelay),
-                        [self = shared_from_this()](bool) { self->OnAckDelay(); });
+        ack_alarm_->Set(absl::ToChronoTime(absl::Now() + kAckDelay), [self = shared_from_this()](bool) {
+          // The session's lock is not for a thread of gRPC to wait for.
+          self->context_.pool->Schedule([self] { self->OnAckDelay(); });
+        });
       }
       return;
     }
@@ -249,9 +276,18 @@ absl::Status ObserveReactor::OpenStream(const v1::ObserveRequest& request) {
   absl::StatusOr<std::unique_ptr<ObserveStream>> stream =
       ObserveStream::Open(context_.engine, request.open(), shared_from_this());
   if (!stream.ok()) return stream.status();
-  MutexLock lock(&mutex_);
-  stream_ = *std::move(stream);
-  welcome_ = stream_->welcome();
+  const std::shared_ptr<ObserveStream> opened = *std::move(stream);
+  {
+    MutexLock lock(&mutex_);
+    stream_ = opened;
+    welcome_ = opened->welcome();
+  }
+  // What became durable after the Welcome was made and before stream_ was set, OnDurable could tell nobody.
+  const v1::Ack ack = opened->ack();
+  if (ack.durable() > opened->welcome().durable()) {
+    MutexLock lock(&mutex_);
+    OfferAck(ack);
+  }
   return absl::OkStatus();
 }
 

@@ -30,6 +30,7 @@ struct ObserveContext {
   Engine* engine;
   ThreadPool* pool;  // where messages are processed
   ReadBudget* budget;
+  absl::Duration open_timeout = absl::Seconds(10);  // in which a stream's Open must have come
 };
 
 // One Observe call: moves messages between gRPC and an ObserveStream.
@@ -40,6 +41,8 @@ struct ObserveContext {
 //
 // Writing. One message at a time: Welcome, then refusals in order, then the newest Ack. An Ack is due when `durable`
 // moved, after kAckEvery updates, kAckDelay after the first of fewer, and at the end.
+//
+// Opening. A stream whose Open did not come within the open timeout ends with STREAM_NOT_OPEN.
 //
 // Ending. Gracefully, when the client half-closed (OK) or the server drains (SERVER_DRAINING): what was read is
 // processed and becomes durable, refusals and a last Ack are written. At once, when the stream must end (fenced,
@@ -67,6 +70,9 @@ class ObserveReactor final : public grpc::ServerBidiReactor<v1::ObserveRequest, 
   void OnWriteDone(bool ok) override ABSL_LOCKS_EXCLUDED(mutex_);
   void OnCancel() override ABSL_LOCKS_EXCLUDED(mutex_);
   void OnDone() override ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The alarm's.
+  void OnOpenTimeout() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The engine's.
   void OnDurable() override ABSL_LOCKS_EXCLUDED(mutex_);
@@ -139,6 +145,7 @@ class ObserveReactor final : public grpc::ServerBidiReactor<v1::ObserveRequest, 
   // Waiting for kAckDelay; a new one each time, since a callback must not replace the alarm that runs it.
   std::unique_ptr<grpc::Alarm> ack_alarm_ ABSL_GUARDED_BY(mutex_);
   bool ack_alarm_set_ ABSL_GUARDED_BY(mutex_) = false;
+  std::unique_ptr<grpc::Alarm> open_alarm_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace calib::server

@@ -82,14 +82,15 @@ absl::Status DeleteSession(Engine* engine, const v1::DeleteSessionRequest& reque
   return engine->DeleteSession(request.session());
 }
 
-absl::Status SetObserversEnabled(Engine* engine, const v1::SetObserversEnabledRequest& request,
-                                 v1::SetObserversEnabledResponse* response) {
+void SetObserversEnabled(Engine* engine, const v1::SetObserversEnabledRequest& request,
+                         v1::SetObserversEnabledResponse* response, Done done) {
   const absl::StatusOr<std::shared_ptr<Session>> session = engine->FindSession(request.session());
-  if (!session.ok()) return session.status();
+  if (!session.ok()) return done(session.status());
   const absl::StatusOr<uint64_t> layers = (*session)->SetEnabled(request.pattern(), request.enabled());
-  if (!layers.ok()) return layers.status();
+  if (!layers.ok()) return done(layers.status());
   response->set_layers(*layers);
-  return absl::OkStatus();
+  engine->WhenDurable(*session,
+                      [done = std::move(done)](const absl::StatusOr<uint64_t>& durable) { done(durable.status()); });
 }
 
 void Flush(Engine* engine, const v1::FlushRequest& request, v1::FlushResponse* response, Done done) {

@@ -15,8 +15,6 @@ namespace calib::server {
 absl::Status GetSession(Engine* engine, const v1::GetSessionRequest& request, v1::GetSessionResponse* response);
 absl::Status ListSessions(Engine* engine, const v1::ListSessionsRequest& request, v1::ListSessionsResponse* response);
 absl::Status DeleteSession(Engine* engine, const v1::DeleteSessionRequest& request);
-absl::Status SetObserversEnabled(Engine* engine, const v1::SetObserversEnabledRequest& request,
-                                 v1::SetObserversEnabledResponse* response);
 
 // These promise that what they did is durable: they call `done` once that is so, or at once with the error, from any
 // thread. `response` must live until then.
@@ -24,6 +22,8 @@ using Done = std::function<void(const absl::Status&)>;
 void CreateSession(Engine* engine, const v1::CreateSessionRequest& request, v1::CreateSessionResponse* response,
                    Done done);
 void SealSession(Engine* engine, const v1::SealSessionRequest& request, v1::SealSessionResponse* response, Done done);
+void SetObserversEnabled(Engine* engine, const v1::SetObserversEnabledRequest& request,
+                         v1::SetObserversEnabledResponse* response, Done done);
 void Flush(Engine* engine, const v1::FlushRequest& request, v1::FlushResponse* response, Done done);
 
 }  // namespace calib::server

@@ -163,7 +163,7 @@ absl::StatusOr<bool> WatchReactor::Refresh() {
 
 absl::Status WatchReactor::FillResponse() {
   response_ = state_;
-  size_t bytes = response_.ByteSizeLong();
+  size_t bytes = 0;  // of layers, so that each message gets on however many workers there are
   while (!layers_.empty() && bytes < kPageBytes && !cancelled()) {
     const absl::StatusOr<Session::LayerSnapshot> layer = session_->GetLayer(layers_.front());
     if (!layer.ok()) return layer.status();

@@ -19,10 +19,12 @@ class MemoryStore : public Store {
   struct Options {
     // Keep what is committed, so that Load gives it back. A server needs that not: nothing outlives its process.
     bool retain = false;
+    // Of the first Open. A server gives one that its earlier processes did not have, such as the time.
+    uint64_t first_epoch = 1;
   };
 
   MemoryStore() : MemoryStore(Options{}) {}
-  explicit MemoryStore(const Options& options) : options_(options) {}
+  explicit MemoryStore(const Options& options) : options_(options), epoch_(options.first_epoch - 1) {}
 
   absl::StatusOr<uint64_t> Open() override ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::vector<SessionCheckpoint>> Load() override ABSL_LOCKS_EXCLUDED(mutex_);
@@ -39,7 +41,7 @@ class MemoryStore : public Store {
   const Options options_;
 
   Mutex mutex_;
-  uint64_t epoch_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t epoch_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, SessionState> sessions_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -144,11 +144,7 @@ TEST_F(LifecycleTest, DrainingRefusesNewWorkAndStaysIdempotent) {
 
 TEST_F(LifecycleTest, StopReportsWhatCouldNotBeStored) {
   Push("s", {"range/a"}, {1});
-  v1::SetObserversEnabledRequest toggle;
-  toggle.set_session("s");
-  toggle.set_pattern("*");
-  v1::SetObserversEnabledResponse toggled;
-  ASSERT_TRUE(Call(stub_.get(), &v1::Calibration::Stub::SetObserversEnabled, toggle, &toggled).ok());
+  ASSERT_TRUE((*server_.engine().FindSession("s"))->SetEnabled("*", false).ok());
   store_->failing = true;
   EXPECT_EQ(GetReason(server_.Stop(absl::Seconds(30))), v1::ERROR_REASON_STORE_FAILED);
 }

@@ -40,6 +40,30 @@ TEST_F(ObserveEndTest, TheFirstMessageMustBeOpenAndOpenMustBeFirst) {
   EXPECT_REASON(twice.Finish(), STREAM_NOT_OPEN, FAILED_PRECONDITION);
 }
 
+class OpenTimeoutTest : public RpcTest {
+ protected:
+  OpenTimeoutTest() : RpcTest(Impatient()) {}
+  static test::InProcessServerOptions Impatient() {
+    test::InProcessServerOptions options;
+    options.grpc.open_timeout = absl::Milliseconds(20);
+    return options;
+  }
+};
+
+TEST_F(OpenTimeoutTest, AStreamWithoutOpenEnds) {
+  ObserveClient silent(stub_.get());
+  EXPECT_REASON(silent.Finish(), STREAM_NOT_OPEN, FAILED_PRECONDITION);
+}
+
+TEST_F(OpenTimeoutTest, AnOpenStreamOutlivesIt) {
+  ObserveClient client(stub_.get());
+  client.Open("s", "w1");
+  ObserveClient silent(stub_.get());
+  EXPECT_REASON(silent.Finish(), STREAM_NOT_OPEN, FAILED_PRECONDITION);
+  client.WritesDone();
+  EXPECT_TRUE(client.Finish().ok());
+}
+
 TEST_F(ObserveEndTest, OpenRefusesWhatItCannotOpen) {
   ObserveClient unknown(stub_.get());
   unknown.Write(OpenMessage("nowhere", "w1"));

@@ -48,14 +48,14 @@ TEST(OptionsTest, DefaultsAreTheDesigns) {
 TEST(OptionsTest, EveryKindOfOptionIsRead) {
   const AppOptions options =
       Parsed({"--listen", "[::1]:0", "--http", "", "--store", "memory", "--checkpoint-interval", "250ms",
-              "--drain-timeout=2m", "--reflection", "--max-sessions", "5", "--max-message-bytes", "1MiB"});
+              "--drain-timeout=2m", "--reflection", "--max-sessions", "5", "--max-message-bytes", "8MiB"});
   EXPECT_EQ(options.grpc.listen.host, "::1");
   EXPECT_FALSE(options.http.has_value());
   EXPECT_EQ(options.engine.checkpoint_interval, absl::Milliseconds(250));
   EXPECT_EQ(options.drain_timeout, absl::Minutes(2));
   EXPECT_TRUE(options.grpc.reflection);
   EXPECT_EQ(options.engine.limits.max_sessions, 5u);
-  EXPECT_EQ(options.grpc.max_message_bytes, size_t{1} << 20);
+  EXPECT_EQ(options.grpc.max_message_bytes, size_t{8} << 20);
 }
 
 TEST(OptionsTest, TheEnvironmentIsReadAndTheCommandLineOverridesIt) {
