@@ -1,7 +1,6 @@
 #include "quant/calibrate.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -49,11 +48,15 @@ ClipRange ChooseRange(const ChannelStatistics& channel, const BinModel* model, c
                       const QuantRules& rules) {
   switch (method.method) {
     case CalibrationMethod::kPercentile:
-      return PercentileRange(*model, rules.symmetric, method.percentile);
+      return PercentileRange(*model, rules.symmetric, method.percentile, method.one_sided);
     case CalibrationMethod::kCoverage:
       return CoverageRange(*model, method.coverage);
     case CalibrationMethod::kMse:
-      return MseRange(*model, rules);
+      return MseRange(*model, rules, method.norm);
+    case CalibrationMethod::kEntropy:
+    case CalibrationMethod::kL2Greedy:
+    case CalibrationMethod::kLsq:
+    case CalibrationMethod::kLsqPlus:
     case CalibrationMethod::kMinMax:
       break;
   }
@@ -70,10 +73,10 @@ void AddChannel(const ChannelStatistics& channel, const MethodSpec& method, Laye
   std::optional<BinModel> model;
   if (channel.histogram.has_value()) model.emplace(channel);
   QuantRules rules = result->rules;
-  // The floor keeps a range without width from scale zero. A scale that was searched for needs none, and would not be
-  // the best any more: a tensor of magnitude 1e-6 would lose all but a few of its codes.
+  // With the floors a searched scale would not be the best any more: a tensor of magnitude 1e-6 would lose all but a few
+  // of its codes.
   if (method.method == CalibrationMethod::kMse && model->square_sum() > 0) {
-    rules.scale_floor = std::min(rules.scale_floor, std::numeric_limits<float>::min());
+    rules = WithoutFloors(rules);
   }
   result->clip.push_back(ChooseRange(channel, model.has_value() ? &*model : nullptr, method, rules));
   result->params.push_back(ParamsForRange(rules, result->clip.back()));
@@ -102,11 +105,11 @@ absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const 
   const CalibrateError error = CheckCalibrate(statistics, method, spec);
   if (error != CalibrateError::kNone) return ErrorStatus(error, statistics, method, spec);
   LayerQParams result;
-  result.rules = *ResolveSpec(spec);
   for (const ChannelStatistics& channel : statistics.channels()) {
     if (absl::Status status = result.range.CheckMerge(channel.range); !status.ok()) return status;
     result.range.Merge(channel.range);
   }
+  result.rules = *ResolveSpec(ResolveAuto(spec, result.range.min));
   if (spec.granularity == QuantGranularity::kPerChannel) {
     for (const ChannelStatistics& channel : statistics.channels()) AddChannel(channel, method, &result);
     return result;

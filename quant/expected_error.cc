@@ -1,7 +1,11 @@
 #include "quant/expected_error.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "absl/types/span.h"
+#include "quant/code_error.h"
 
 namespace calib {
 
@@ -19,13 +23,24 @@ void ExpectedError::Add(const ExpectedError& other) {
 
 ExpectedError EvaluateError(const BinModel& model, const QuantRules& rules, const QParams& params) {
   const double step = params.scale;
-  const int64_t above = rules.qmax - params.zero_point, below = params.zero_point - rules.qmin;
   ExpectedError error;
   error.count = model.count();
   error.square_sum = model.square_sum();
-  error.squared_error = model.positive().SquaredError(step, above) + model.negative().SquaredError(step, below);
-  error.saturated = model.positive().TailMass((static_cast<double>(above) + 0.5) * step) +
-                    model.negative().TailMass((static_cast<double>(below) + 0.5) * step);
+  double beyond_above, beyond_below;  // magnitudes above which values are saturated, in steps
+  if (IsFloat8(rules.kind)) {
+    const absl::Span<const double> numbers = Float8Numbers(rules.kind);
+    beyond_above = beyond_below = numbers.back() + (numbers.back() - numbers[numbers.size() - 2]) / 2;
+    error.squared_error = std::max(0.0, Float8SquaredError(model.positive(), rules.kind, step) +
+                                            Float8SquaredError(model.negative(), rules.kind, step));
+  } else {
+    // A zero point that the framework does not clamp can be one code outside.
+    const int64_t above = std::max<int64_t>(rules.qmax - params.zero_point, 0),
+                  below = std::max<int64_t>(params.zero_point - rules.qmin, 0);
+    beyond_above = static_cast<double>(above) + 0.5;
+    beyond_below = static_cast<double>(below) + 0.5;
+    error.squared_error = model.positive().SquaredError(step, above) + model.negative().SquaredError(step, below);
+  }
+  error.saturated = model.positive().TailMass(beyond_above * step) + model.negative().TailMass(beyond_below * step);
   return error;
 }
 

@@ -11,7 +11,8 @@ struct ExpectedError {
   double count = 0;          // values
   double squared_error = 0;  // sum of (x - quantized x)^2
   double square_sum = 0;     // sum of x^2
-  double saturated = 0;      // values more than half a step outside [scale (qmin - zp), scale (qmax - zp)]
+  // Values more than half a step outside [scale (qmin - zp), scale (qmax - zp)]; of FP8 half its last step.
+  double saturated = 0;
 
   double mse() const { return count > 0 ? squared_error / count : 0; }
   // 10 log10(square_sum / squared_error); +infinity without error.
@@ -22,8 +23,8 @@ struct ExpectedError {
   void Add(const ExpectedError& other);
 };
 
-// Expected error of quantizing with these parameters. O(bins beyond half a step). REQUIRES: params.scale > 0,
-// rules.qmin <= params.zero_point <= rules.qmax.
+// Expected error of quantizing with these parameters; FP8's is off by 1e-15 of square_sum. O(bins beyond half a step).
+// A zero point outside the codes is taken for the nearest one. REQUIRES: params.scale > 0.
 ExpectedError EvaluateError(const BinModel& model, const QuantRules& rules, const QParams& params);
 
 }  // namespace calib

@@ -40,8 +40,8 @@ struct MethodSpec {
   double percentile = 99.99;  // kPercentile: per cent of values inside, in (0, 100]
   // kPercentile, affine: cut only above (the p-th percentile of x), instead of the same share on both sides.
   bool one_sided = false;
-  double coverage = 0.9999;  // kCoverage: share of values kept, in (0, 1]
-  double norm = 2;           // kMse: the error is |x - quantized x|^norm, norm in [1, 8]
+  double coverage = 0.9999;                                 // kCoverage: share of values kept, in (0, 1]
+  double norm = 2;                                          // kMse: the error is |x - quantized x|^norm, norm in [1, 8]
   EntropyVariant entropy_variant = EntropyVariant::kMxnet;  // kEntropy
 
   friend bool operator==(const MethodSpec&, const MethodSpec&) = default;
@@ -58,20 +58,21 @@ bool NeedsHistogram(CalibrationMethod method);
 ClipRange MinMaxRange(const Range& range);
 
 // Symmetric: +- the p-th percentile of |x|. Affine: the ((100 - p) / 2)-th to the (100 - (100 - p) / 2)-th percentile
-// of x. Percentiles interpolate linearly between order statistics like numpy.percentile; an order statistic inside a
-// bin is the bin's middle, so it is within 2^-8 relative of the true one (2^-(m + 1) at m mantissa bits), and exact for
-// lossless histograms, min and max.
-ClipRange PercentileRange(const BinModel& model, bool symmetric, double percentile);
+// of x; one-sided: the least value to the p-th percentile of x. Percentiles interpolate linearly between order statistics
+// like numpy.percentile; an order statistic inside a bin is the bin's middle, so it is within 2^-8 relative of the true
+// one (2^-(m + 1) at m mantissa bits), and exact for lossless histograms, min and max.
+ClipRange PercentileRange(const BinModel& model, bool symmetric, double percentile, bool one_sided = false);
 
 // Drops the outermost bin that holds fewer values, of equal ones the upper, while at least the share `coverage` of all
 // values is kept; the range that is left (MegEngine's histogram_bins rule on the canonical bins). At least one bin is
 // left. Empty bins do not count; zero is a bin of its own.
 ClipRange CoverageRange(const BinModel& model, double coverage);
 
-// The range whose parameters under `rules` have the least expected squared error. Symmetric: search over the scale;
-// affine: over scale and zero point. When several have it, up to what rounding the scale to float32 makes: of the
-// ranges that hold all values the narrowest, else the widest. O(candidates x min(levels, bins)); deterministic.
-ClipRange MseRange(const BinModel& model, const QuantRules& rules);
+// The range whose parameters under `rules` have the least expected sum of |x - quantized x|^norm. Symmetric: search over
+// the scale; affine: over scale and zero point; power-of-two scales: over the powers of two. When several have it, up to
+// what rounding the scale to float32 makes: of the ranges that hold all values the narrowest, else the widest.
+// O(candidates x min(levels, bins)), O(candidates x bins) for other norms than 2; deterministic. norm in [1, 8].
+ClipRange MseRange(const BinModel& model, const QuantRules& rules, double norm = 2);
 
 }  // namespace calib
 

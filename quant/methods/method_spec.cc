@@ -7,7 +7,8 @@
 namespace calib {
 namespace {
 
-constexpr absl::string_view kNames[] = {"minmax", "percentile", "coverage", "mse"};  // by CalibrationMethod
+constexpr absl::string_view kNames[] = {"minmax",  "percentile", "coverage", "mse",
+                                        "entropy", "l2_greedy",  "lsq",      "lsq_plus"};  // by CalibrationMethod
 
 }  // namespace
 
@@ -18,7 +19,8 @@ absl::StatusOr<CalibrationMethod> ParseMethod(absl::string_view name) {
     if (name == kNames[i]) return static_cast<CalibrationMethod>(i);
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("unknown calibration method \"", name, "\"; use minmax, percentile, coverage or mse"));
+      absl::StrCat("unknown calibration method \"", name,
+                   "\"; use minmax, percentile, coverage, mse, entropy, l2_greedy, lsq or lsq_plus"));
 }
 
 absl::Status CheckMethod(const MethodSpec& method) {
@@ -30,6 +32,10 @@ absl::Status CheckMethod(const MethodSpec& method) {
   if (method.method == CalibrationMethod::kCoverage && !(method.coverage > 0 && method.coverage <= 1)) {
     return absl::InvalidArgumentError(
         absl::StrCat("coverage is ", method.coverage, "; give a share above 0 and at most 1, such as 0.9999"));
+  }
+  if (method.method == CalibrationMethod::kMse && !(method.norm >= 1 && method.norm <= 8)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("norm is ", method.norm, "; give a number from 1 to 8, such as 2 for the squared error"));
   }
   return absl::OkStatus();
 }

@@ -52,13 +52,14 @@ double Percentile(double count, double percentile, OrderStatistic order_statisti
 
 }  // namespace
 
-ClipRange PercentileRange(const BinModel& model, bool symmetric, double percentile) {
+ClipRange PercentileRange(const BinModel& model, bool symmetric, double percentile, bool one_sided) {
   if (symmetric) {
     const double amplitude =
         Percentile(model.count(), percentile, [&](double rank) { return MagnitudeOfRank(model, rank); });
     return {-amplitude, amplitude};
   }
   const auto value = [&](double rank) { return ValueOfRank(model, rank); };
+  if (one_sided) return {std::min(0.0, model.min()), std::max(0.0, Percentile(model.count(), percentile, value))};
   const double cut = (100 - percentile) / 2;
   return {std::min(0.0, Percentile(model.count(), cut, value)),
           std::max(0.0, Percentile(model.count(), 100 - cut, value))};

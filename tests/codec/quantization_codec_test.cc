@@ -67,7 +67,7 @@ TEST(QuantizationCodecTest, EveryTypeHasItsNumberAndName) {
   for (int bits = 2; bits <= 16; ++bits) {
     for (const bool is_signed : {true, false}) {
       QuantSpec spec;
-      spec.type = {bits, is_signed};
+      spec.type = {CodeKind::kInteger, bits, is_signed};
       const v1::QuantSpec message = EncodeQuantSpec(spec);
       std::string name = v1::QuantType_Name(message.type());
       for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));

@@ -43,7 +43,7 @@ double NumpyPercentile(const std::vector<double>& values, double percentile) {
 }
 
 TEST(MethodSpecTest, NamesReadBack) {
-  for (const char* name : {"minmax", "percentile", "coverage", "mse"}) {
+  for (const char* name : {"minmax", "percentile", "coverage", "mse", "entropy", "l2_greedy", "lsq", "lsq_plus"}) {
     const auto method = ParseMethod(name);
     ASSERT_TRUE(method.ok()) << name;
     EXPECT_EQ(MethodName(*method), name);
@@ -51,7 +51,7 @@ TEST(MethodSpecTest, NamesReadBack) {
   }
   EXPECT_EQ(ParseMethod("entropie").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(ParseMethod("entropie").status().message()),
-              HasSubstr("minmax, percentile, coverage or mse"));
+              HasSubstr("minmax, percentile, coverage, mse, entropy, l2_greedy, lsq or lsq_plus"));
 }
 
 TEST(MethodSpecTest, RefusesParametersOutsideTheirRange) {
@@ -62,7 +62,11 @@ TEST(MethodSpecTest, RefusesParametersOutsideTheirRange) {
     method = {CalibrationMethod::kCoverage};
     method.coverage = bad;
     EXPECT_EQ(CheckMethod(method).code(), absl::StatusCode::kInvalidArgument) << bad;
-    method.method = CalibrationMethod::kMinMax;  // reads neither
+    method = {CalibrationMethod::kMse};
+    method.norm = bad;
+    EXPECT_EQ(CheckMethod(method).code(), absl::StatusCode::kInvalidArgument) << bad;
+    method.percentile = method.coverage = bad;
+    method.method = CalibrationMethod::kMinMax;  // reads none
     EXPECT_EQ(CheckMethod(method), absl::OkStatus());
   }
   MethodSpec method{CalibrationMethod::kPercentile};
@@ -104,6 +108,21 @@ TEST(PercentileRangeTest, IsWithinAHalfBinOfNumpy) {
         EXPECT_NEAR(range.min, low, -low * relative) << what;
         EXPECT_NEAR(range.max, high, high * relative) << what;
       }
+    }
+  }
+}
+
+TEST(PercentileRangeTest, OneSidedCutsOnlyAbove) {
+  for (const GoldenLayer& layer : GoldenLayers()) {
+    std::vector<double> values(layer.values.begin(), layer.values.end());
+    std::sort(values.begin(), values.end());
+    const BinModel model = Model(layer.values);
+    for (const double percentile : {50.0, 99.0, 99.99, 100.0}) {
+      const double high = std::max(0.0, NumpyPercentile(values, percentile));
+      const ClipRange range = PercentileRange(model, false, percentile, true);
+      EXPECT_EQ(range.min, std::min(0.0, values.front())) << layer.name;
+      EXPECT_NEAR(range.max, high, high * 0x1p-8) << layer.name << " " << percentile;
+      EXPECT_EQ(PercentileRange(model, true, percentile, true), PercentileRange(model, true, percentile));
     }
   }
 }

@@ -6,6 +6,8 @@
 #include <cfloat>
 #include <cmath>
 #include <random>
+#include <tuple>
+#include <vector>
 
 namespace calib {
 namespace {
@@ -23,22 +25,52 @@ QuantRules Rules(absl::string_view type, QuantScheme scheme, QuantPreset preset 
 }
 
 TEST(QuantTypeTest, NamesReadBack) {
+  std::vector<QuantType> types = {
+      {CodeKind::kFloat8E4M3, 8, true}, {CodeKind::kFloat8E5M2, 8, true}, {CodeKind::kAuto8, 8, true}};
   for (const bool is_signed : {false, true}) {
-    for (int bits = 2; bits <= 16; ++bits) {
-      const QuantType type{bits, is_signed};
-      const auto parsed = ParseQuantType(type.Name());
-      ASSERT_TRUE(parsed.ok()) << type.Name();
-      EXPECT_EQ(*parsed, type);
+    for (int bits = 1; bits <= 32; ++bits) types.push_back({CodeKind::kInteger, bits, is_signed});
+  }
+  for (const QuantType& type : types) {
+    const auto parsed = ParseQuantType(type.Name());
+    ASSERT_TRUE(parsed.ok()) << type.Name();
+    EXPECT_EQ(*parsed, type);
+  }
+}
+
+TEST(QuantTypeTest, Codes) {
+  const auto codes = [](const char* name) {
+    const QuantType type = *ParseQuantType(name);
+    return CodeRange{type.qmin(), type.qmax()};
+  };
+  EXPECT_EQ(codes("int1"), (CodeRange{0, 1}));
+  EXPECT_EQ(codes("uint1"), (CodeRange{0, 1}));
+  EXPECT_EQ(codes("int2"), (CodeRange{-2, 1}));
+  EXPECT_EQ(codes("int32"), (CodeRange{INT32_MIN, INT32_MAX}));
+  EXPECT_EQ(codes("uint32"), (CodeRange{0, UINT32_MAX}));
+  EXPECT_EQ(codes("fp8_e4m3"), (CodeRange{-448, 448}));
+  EXPECT_EQ(codes("fp8_e5m2"), (CodeRange{-57344, 57344}));
+}
+
+// The formats spelled out bit by bit.
+TEST(QuantTypeTest, Float8Numbers) {
+  for (const auto& [kind, mantissa_bits, bias, last] :
+       {std::tuple(CodeKind::kFloat8E4M3, 3, 7, 0x7e), {CodeKind::kFloat8E5M2, 2, 15, 0x7b}}) {
+    const absl::Span<const double> numbers = Float8Numbers(kind);
+    ASSERT_EQ(numbers.size(), static_cast<size_t>(last) + 1);
+    for (int code = 0; code <= last; ++code) {
+      const int exponent = code >> mantissa_bits, mantissa = code & ((1 << mantissa_bits) - 1);
+      const int whole = mantissa + (exponent > 0 ? 1 << mantissa_bits : 0);
+      EXPECT_EQ(numbers[static_cast<size_t>(code)], std::ldexp(whole, std::max(exponent, 1) - bias - mantissa_bits));
     }
   }
 }
 
 TEST(QuantTypeTest, RefusesOtherNames) {
-  for (const char* name :
-       {"", "int", "int1", "int17", "uint0", "int08", "int+8", "int 8", "INT8", "float8", "int8 ", "int-4"}) {
+  for (const char* name : {"", "int", "int0", "int33", "uint0", "auto", "auto16", "fp8", "fp8_e3m4", "int08", "int+8",
+                           "int 8", "INT8", "float8", "int8 ", "int-4"}) {
     const auto parsed = ParseQuantType(name);
     EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument) << name;
-    EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("int2 to int16"));
+    EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("int1 to int32"));
   }
 }
 
@@ -81,13 +113,13 @@ TEST(ResolveSpecTest, RefusesWhatThePresetHasNot) {
   EXPECT_THAT(std::string(ResolveSpec(affine).status().message()), HasSubstr("ask for the symmetric scheme"));
   QuantSpec narrow;
   narrow.preset = QuantPreset::kTensorrt;
-  narrow.type = {8, false};
+  narrow.type.is_signed = false;
   narrow.narrow_range = true;
   EXPECT_THAT(std::string(ResolveSpec(narrow).status().message()), HasSubstr("full range"));
   QuantSpec wide;
-  wide.type.bits = 17;
-  EXPECT_THAT(std::string(ResolveSpec(wide).status().message()), HasSubstr("17 bits"));
-  wide.type.bits = 1;
+  wide.type.bits = 33;
+  EXPECT_THAT(std::string(ResolveSpec(wide).status().message()), HasSubstr("33 bits"));
+  wide.type.bits = 0;
   EXPECT_EQ(ResolveSpec(wide).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
@@ -144,7 +176,7 @@ TEST(RangeForParamsTest, ComesBackFromEveryZeroPoint) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
         if (preset == QuantPreset::kTensorrt && scheme == QuantScheme::kAffine) continue;
         QuantRules rules = Rules(type, scheme, preset);
-        rules.scale_floor = 0;
+        rules = WithoutFloors(rules);
         rules.zero_amplitude = -1;
         std::uniform_int_distribution<int64_t> zero_point(rules.qmin, rules.qmax);
         for (int i = 0; i < 300; ++i) {

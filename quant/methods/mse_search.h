@@ -1,0 +1,63 @@
+#ifndef CALIB_QUANT_METHODS_MSE_SEARCH_H_
+#define CALIB_QUANT_METHODS_MSE_SEARCH_H_
+
+#include <cstdint>
+#include <limits>
+
+#include "quant/bin_model.h"
+#include "quant/code_error.h"
+#include "quant/quant_rules.h"
+
+namespace calib {
+
+// Evaluates scales on one model, for MseRange. Errors are sums of |x - quantized x|^norm, squares in units of 1, other
+// norms in units of the greatest magnitude to that power. Borrows both; immutable; allocates nothing.
+class MseSearch {
+ public:
+  // A scale, the best zero point with it, and what they cost.
+  struct Candidate {
+    double scale = 0;
+    int64_t zero_point = 0;
+    double error = std::numeric_limits<double>::infinity();
+  };
+
+  // REQUIRES: some value is not zero.
+  MseSearch(const BinModel& model, const QuantRules& rules, double norm);
+
+  // What rounding a scale to float32 can make, which is no difference.
+  double noise() const { return noise_; }
+  // The scale at which the codes just reach from min to max; 0 when no code can reach any value.
+  double widest() const { return widest_; }
+  // The least scale that the rules let through.
+  double least_scale() const { return least_scale_; }
+  // Steps from zero to the end that decides widest(), or from end to end when affine; the greatest number of FP8.
+  int64_t steps() const { return steps_; }
+
+  // The scale with its best zero point. No less than noise().
+  Candidate Evaluate(double scale) const;
+  // The most that values inside the codes' range can cost.
+  double MostInside(double scale) const;
+  // The error of parameters as they are.
+  double Judge(const QParams& params) const;
+
+ private:
+  double FullScale();
+  // Error of a scale and zero point, quickly.
+  double Error(double scale, int64_t zero_point) const;
+  // Where the squared error is least, or the error of the norm.
+  int64_t BestZeroPoint(double scale) const;
+  int64_t BestZeroPointOfNorm(double scale, int64_t start) const;
+
+  const BinModel& model_;
+  const QuantRules& rules_;
+  bool squares_;
+  NormError norm_;
+  double noise_;
+  double least_scale_;
+  int64_t steps_ = 0;
+  double widest_;
+};
+
+}  // namespace calib
+
+#endif  // CALIB_QUANT_METHODS_MSE_SEARCH_H_
