@@ -42,14 +42,14 @@ struct EntropyResult {
 };
 
 // Apache MXNet's calibrate_entropy (1.9, src/operator/quantization/calibrate.cc) on a histogram with an odd number of
-// bins that is symmetric around zero, to float32 accuracy (MXNet sums float32): the threshold is the right edge of the
-// best candidate's last bin; of candidates equal to 1e-11 the smallest. quantized_bins: 255, or 511 for data without
-// negative values in unsigned codes. Counts that are not whole are rounded so that their running sums are; MXNet knows
-// no others. No candidate has a divergence (an empty histogram, or every one has ten thousand times more empty bins than
-// others): the smallest threshold, as MXNet. A histogram of which all lies in the middle bin gets that one as well.
+// bins that is symmetric around zero. The threshold, the right edge of the best candidate's last bin, is MXNet's own: its
+// float32 rounding decides between candidates that are nearly equal (of more than 64 such the best 64 take part), and of
+// equal ones the smallest is taken. The divergence is the one in double of that candidate; MXNet's differs by up to 1e-4.
+// quantized_bins: 255, or 511 for data without negative values in unsigned codes. Counts that are not whole are rounded
+// so that their running sums are; MXNet knows no others. When no candidate has a divergence (nothing is counted, or ten
+// thousand times more bins are empty than not): the smallest threshold, as MXNet, and +infinity.
 // INVALID_ARGUMENT: an even number of bins, fewer than quantized_bins, or quantized_bins below 3; a negative count.
-//
-// O(bins log bins + bins^2 / quantized_bins + candidates x min(sparse bins, ...)), see the source.
+// Takes about 1 / 100 of the time of computing each candidate bin by bin at 8001 bins; no allocation for a candidate.
 absl::StatusOr<EntropyResult> MxnetEntropy(const EqualWidthHistogram& histogram, int quantized_bins);
 
 // NVIDIA pytorch-quantization's (calib/histogram.py, _compute_amax_entropy with its stride 1 and start_bin 128) on a

@@ -14,6 +14,9 @@
 //
 // The series need e and f to be small against 1, the least count. Where one isn't, zeros outnumber the other bins by
 // eps / 64 at least, and going through those that are not zero is cheap.
+//
+// MXNet's own float32 sums are off by more than what often lies between the best candidates. So those that are nearly as
+// good as the best are computed anew as MXNet does, and its choice among them is taken.
 
 #include <algorithm>
 #include <cmath>
@@ -23,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "quant/searches.h"
+#include "quant/searches/mxnet_float.h"
 
 namespace calib {
 namespace {
@@ -32,6 +36,10 @@ constexpr double kSmall = 1.0 / 64;  // e up to this by series: the error is (1/
 constexpr int kTerms = 5;
 constexpr double kTie = 1e-11;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// How far MXNet's rounding moves a divergence: 5e-5 was seen, and part of it is in proportion. And how many candidates so
+// near the best one are computed anew at most.
+constexpr double kRounding = 3e-5, kRelativeRounding = 5e-4;
+constexpr size_t kMostNear = 64;
 
 double XLogX(double x) { return x > 0 ? x * std::log(x) : 0; }
 
@@ -98,6 +106,9 @@ class MxnetSearch {
       }
     }
   }
+
+  // Sums of the counts, made whole, of all bins before each.
+  absl::Span<const double> below() const { return below_; }
 
   // Of the candidate with this many bins on each side of the middle. To be called with rising numbers.
   double Divergence(size_t half) {
@@ -178,6 +189,34 @@ class MxnetSearch {
   std::vector<size_t> filled_bins_;
 };
 
+// The index of the candidate that MXNet takes, whose first has `least` bins on each side of the middle.
+size_t MxnetChoice(absl::Span<const double> divergences, MxnetFloatDivergence float_divergence, size_t least) {
+  const double best = *std::min_element(divergences.begin(), divergences.end());
+  if (best == kInfinity) return 0;
+  const double limit = best + kRounding + kRelativeRounding * best;
+  std::vector<size_t> near;
+  for (size_t i = 0; i < divergences.size(); ++i) {
+    if (divergences[i] <= limit) near.push_back(i);
+  }
+  if (near.size() > kMostNear) {
+    // Equal ones, up to the error of the series, by their size.
+    const auto rank = [&](size_t i) { return std::floor(divergences[i] / kTie); };
+    std::stable_sort(near.begin(), near.end(), [&](size_t a, size_t b) { return rank(a) < rank(b); });
+    near.resize(kMostNear);
+    std::sort(near.begin(), near.end());
+  }
+  size_t choice = near.front();
+  float least_divergence = std::numeric_limits<float>::infinity();
+  for (const size_t i : near) {
+    const float divergence = float_divergence(least + i);
+    if (divergence < least_divergence) {
+      least_divergence = divergence;
+      choice = i;
+    }
+  }
+  return choice;
+}
+
 }  // namespace
 
 absl::StatusOr<EntropyResult> MxnetEntropy(const EqualWidthHistogram& histogram, int quantized_bins) {
@@ -193,22 +232,18 @@ absl::StatusOr<EntropyResult> MxnetEntropy(const EqualWidthHistogram& histogram,
     return absl::InvalidArgumentError("a count is negative or not a number");
   }
   MxnetSearch search(histogram.counts, quantized_bins);
-  const size_t middle = bins / 2, least = static_cast<size_t>(quantized_bins) / 2;
-  size_t best_half = least;
-  double best = kInfinity;
-  for (size_t half = least; half <= middle; ++half) {
-    const double divergence = search.Divergence(half);
-    if (divergence < best - kTie || (best == kInfinity && divergence < best)) {
-      best = divergence;
-      best_half = half;
-    }
-  }
+  const size_t groups = static_cast<size_t>(quantized_bins), middle = bins / 2, least = groups / 2;
+  std::vector<double> divergences;
+  divergences.reserve(middle - least + 1);
+  for (size_t half = least; half <= middle; ++half) divergences.push_back(search.Divergence(half));
+  const size_t best = MxnetChoice(divergences, MxnetFloatDivergence(search.below(), groups), least);
+  const size_t best_half = least + best;
   // numpy.linspace of float32, whose last edge is the range's end.
   const size_t stop = middle + best_half + 1;
   const double width = (histogram.high - histogram.low) / static_cast<double>(bins);
   const double edge = stop == bins ? histogram.high : static_cast<double>(stop) * width + histogram.low;
   return EntropyResult{edge > std::numeric_limits<float>::max() ? edge : static_cast<double>(static_cast<float>(edge)),
-                       best};
+                       divergences[best]};
 }
 
 }  // namespace calib
