@@ -96,7 +96,8 @@ void BinModel::Side::FinishKeys(int mantissa_bits) {
     first_key_ = KeyAt(least(), mantissa_bits);
     knots_.resize(static_cast<size_t>(KeyAt(greatest(), mantissa_bits) - first_key_ + 1));
   }
-  Finish([&](size_t i) { return BinBegin(static_cast<uint32_t>(first_key_ + static_cast<int64_t>(i)), mantissa_bits); });
+  Finish(
+      [&](size_t i) { return BinBegin(static_cast<uint32_t>(first_key_ + static_cast<int64_t>(i)), mantissa_bits); });
 }
 
 template <typename LowerEdge>
@@ -130,7 +131,8 @@ BinModel::BinModel(const EqualWidthHistogram& histogram) : min_(histogram.low), 
   const size_t count = histogram.counts.size();
   const auto edge = [&](size_t i) {
     return i == count ? histogram.high
-                      : histogram.low + (histogram.high - histogram.low) * (static_cast<double>(i) / static_cast<double>(count));
+                      : histogram.low +
+                            (histogram.high - histogram.low) * (static_cast<double>(i) / static_cast<double>(count));
   };
   // Edges of each side by rising magnitude; a bin that holds zero is cut in two there.
   std::vector<double> positive_edges, negative_edges;

@@ -5,12 +5,120 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "quant/bin_model.h"
+#include "quant/learned.h"
 
 namespace calib {
 namespace {
 
 bool LayerHasValues(const std::vector<ChannelStatistics>& channels) {
   return std::any_of(channels.begin(), channels.end(), [](const auto& channel) { return !channel.range.empty(); });
+}
+
+// One channel, or the whole layer, as methods see it.
+struct Data {
+  Range range;  // whose extremes are those that the observer answers with
+  std::optional<BinModel> model;
+  const ReferenceHistogram* reference = nullptr;
+};
+
+Data DataOf(const ChannelStatistics& channel) {
+  Data data{.range = channel.range};
+  if (channel.range.empty()) return data;
+  if (channel.histogram.has_value()) data.model.emplace(channel);
+  if (channel.ema.has_value()) {
+    data.range.min = channel.ema->min;
+    data.range.max = channel.ema->max;
+  }
+  if (channel.reference.has_value()) {
+    data.reference = &*channel.reference;
+    data.range.min = data.reference->range().min;
+    data.range.max = data.reference->range().max;
+    data.model = ModelOf(*data.reference);
+  }
+  return data;
+}
+
+ClipRange ChooseRange(const Data& data, const MethodSpec& method, const QuantSpec& spec, const QuantRules& rules) {
+  switch (method.method) {
+    case CalibrationMethod::kPercentile:
+      return PercentileRange(*data.model, rules.symmetric, method.percentile, method.one_sided);
+    case CalibrationMethod::kCoverage:
+      return CoverageRange(*data.model, method.coverage);
+    case CalibrationMethod::kMse:
+      return MseRange(*data.model, rules, method.norm);
+    case CalibrationMethod::kEntropy:
+      return EntropyRange(*data.model, data.reference, method.entropy_variant, spec.type);
+    case CalibrationMethod::kL2Greedy:
+      return L2GreedyRange(*data.model, data.reference, spec, rules);
+    case CalibrationMethod::kLsq:
+    case CalibrationMethod::kLsqPlus: {
+      const double scale = method.method == CalibrationMethod::kLsq ? LsqInitialScale(*data.model, rules.qmax)
+                                                                    : LsqPlusInitialScale(*data.model, rules);
+      const double amplitude = scale * rules.symmetric_divisor();
+      return {0 - amplitude, amplitude};
+    }
+    case CalibrationMethod::kMinMax:
+      break;
+  }
+  return MinMaxRange(data.range);
+}
+
+// Adds the parameters of one channel, or of the whole layer.
+void AddData(const Data& data, const MethodSpec& method, const QuantSpec& spec, LayerQParams* result) {
+  if (data.range.empty()) {
+    result->clip.push_back({});
+    result->params.push_back(ParamsForRange(result->rules, {}));
+    return;
+  }
+  QuantRules rules = result->rules;
+  // With the floors a searched scale would not be the best any more: a tensor of magnitude 1e-6 would lose all but a few
+  // of its codes.
+  if (method.method == CalibrationMethod::kMse && data.model->square_sum() > 0) rules = WithoutFloors(rules);
+  result->clip.push_back(ChooseRange(data, method, spec, rules));
+  result->params.push_back(ParamsForRange(rules, result->clip.back()));
+  if (!data.model.has_value()) return;
+  if (!result->error.has_value()) result->error.emplace();
+  result->error->Add(EvaluateError(*data.model, rules, result->params.back()));
+}
+
+// All channels of an observer without histograms as one.
+Data MergedRanges(const std::vector<ChannelStatistics>& channels) {
+  Data merged;
+  for (const ChannelStatistics& channel : channels) merged.range.Merge(DataOf(channel).range);
+  return merged;
+}
+
+LayerQParams PassiveParams(const LayerStatistics& statistics, const QuantRules& rules) {
+  LayerQParams result;
+  result.rules = rules;
+  for (const ChannelStatistics& channel : statistics.channels()) {
+    const QParams& params = *channel.passive;
+    result.params.push_back(params);
+    result.clip.push_back({std::min(0.0, params.scale * static_cast<double>(rules.qmin - params.zero_point)),
+                           std::max(0.0, params.scale * static_cast<double>(rules.qmax - params.zero_point))});
+  }
+  return result;
+}
+
+// INVALID_ARGUMENT when the method has no answer for such codes.
+absl::Status CheckCombination(const MethodSpec& method, const QuantSpec& spec) {
+  const bool integers = spec.type.kind == CodeKind::kInteger || spec.type.kind == CodeKind::kAuto8;
+  switch (method.method) {
+    case CalibrationMethod::kEntropy:
+    case CalibrationMethod::kL2Greedy:
+      if (integers) return absl::OkStatus();
+      return absl::InvalidArgumentError(absl::StrCat("method ", MethodName(method.method),
+                                                     " counts equal steps, which ", spec.type.Name(),
+                                                     " does not have; use minmax or mse"));
+    case CalibrationMethod::kLsq:
+    case CalibrationMethod::kLsqPlus:
+      if (integers && spec.scheme == QuantScheme::kSymmetric) return absl::OkStatus();
+      return absl::InvalidArgumentError(absl::StrCat("method ", MethodName(method.method),
+                                                     " gives the scale of a symmetric integer quantizer; ask for the "
+                                                     "symmetric scheme and an integer type"));
+    default:
+      return absl::OkStatus();
+  }
 }
 
 // What went wrong, for people. REQUIRES: error != kNone.
@@ -20,7 +128,7 @@ absl::Status ErrorStatus(CalibrateError error, const LayerStatistics& statistics
     case CalibrateError::kMethodInvalid:
       return CheckMethod(method);
     case CalibrateError::kSpecInvalid:
-      return ResolveSpec(spec).status();
+      return ResolveSpec(spec).ok() ? CheckCombination(method, spec) : ResolveSpec(spec).status();
     case CalibrateError::kNotPerChannel:
       return absl::FailedPreconditionError(
           "per-channel parameters need statistics per channel, but this layer is observed per tensor; ask per tensor, "
@@ -35,6 +143,9 @@ absl::Status ErrorStatus(CalibrateError error, const LayerStatistics& statistics
     case CalibrateError::kNone:
       break;
   }
+  if (statistics.config().kind == ObserverKind::kPassive) {
+    return absl::FailedPreconditionError("the layer's observer is passive and was given no parameters yet; set them");
+  }
   uint64_t nan = 0, infinities = 0;
   for (const ChannelStatistics& channel : statistics.channels()) {
     nan += channel.range.nan;
@@ -44,56 +155,19 @@ absl::Status ErrorStatus(CalibrateError error, const LayerStatistics& statistics
                                                     " infinities); push data before asking for parameters"));
 }
 
-ClipRange ChooseRange(const ChannelStatistics& channel, const BinModel* model, const MethodSpec& method,
-                      const QuantRules& rules) {
-  switch (method.method) {
-    case CalibrationMethod::kPercentile:
-      return PercentileRange(*model, rules.symmetric, method.percentile, method.one_sided);
-    case CalibrationMethod::kCoverage:
-      return CoverageRange(*model, method.coverage);
-    case CalibrationMethod::kMse:
-      return MseRange(*model, rules, method.norm);
-    case CalibrationMethod::kEntropy:
-    case CalibrationMethod::kL2Greedy:
-    case CalibrationMethod::kLsq:
-    case CalibrationMethod::kLsqPlus:
-    case CalibrationMethod::kMinMax:
-      break;
-  }
-  return MinMaxRange(channel.range);
-}
-
-// Adds the parameters of one channel, or of the whole layer.
-void AddChannel(const ChannelStatistics& channel, const MethodSpec& method, LayerQParams* result) {
-  if (channel.range.empty()) {
-    result->clip.push_back({});
-    result->params.push_back(ParamsForRange(result->rules, {}));
-    return;
-  }
-  std::optional<BinModel> model;
-  if (channel.histogram.has_value()) model.emplace(channel);
-  QuantRules rules = result->rules;
-  // With the floors a searched scale would not be the best any more: a tensor of magnitude 1e-6 would lose all but a few
-  // of its codes.
-  if (method.method == CalibrationMethod::kMse && model->square_sum() > 0) {
-    rules = WithoutFloors(rules);
-  }
-  result->clip.push_back(ChooseRange(channel, model.has_value() ? &*model : nullptr, method, rules));
-  result->params.push_back(ParamsForRange(rules, result->clip.back()));
-  if (!model.has_value()) return;
-  if (!result->error.has_value()) result->error.emplace();
-  result->error->Add(EvaluateError(*model, rules, result->params.back()));
-}
-
 }  // namespace
 
 CalibrateError CheckCalibrate(const LayerStatistics& statistics, const MethodSpec& method, const QuantSpec& spec) {
   if (!CheckMethod(method).ok()) return CalibrateError::kMethodInvalid;
-  if (!ResolveSpec(spec).ok()) return CalibrateError::kSpecInvalid;
+  if (!ResolveSpec(spec).ok() || !CheckCombination(method, spec).ok()) return CalibrateError::kSpecInvalid;
+  if (statistics.config().kind == ObserverKind::kPassive) {
+    return statistics.empty() ? CalibrateError::kLayerEmpty : CalibrateError::kNone;
+  }
   if (spec.granularity == QuantGranularity::kPerChannel && !statistics.config().channel_axis.has_value()) {
     return CalibrateError::kNotPerChannel;
   }
-  if (NeedsHistogram(method.method) && statistics.config().kind != ObserverKind::kHistogram) {
+  if (NeedsHistogram(method.method) && statistics.config().kind != ObserverKind::kHistogram &&
+      statistics.config().kind != ObserverKind::kReferenceHistogram) {
     return CalibrateError::kNeedsHistogram;
   }
   if (!LayerHasValues(statistics.channels())) return CalibrateError::kLayerEmpty;
@@ -104,23 +178,27 @@ absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const 
                                        const QuantSpec& spec) {
   const CalibrateError error = CheckCalibrate(statistics, method, spec);
   if (error != CalibrateError::kNone) return ErrorStatus(error, statistics, method, spec);
+  if (statistics.config().kind == ObserverKind::kPassive) return PassiveParams(statistics, *ResolveSpec(spec));
   LayerQParams result;
   for (const ChannelStatistics& channel : statistics.channels()) {
     if (absl::Status status = result.range.CheckMerge(channel.range); !status.ok()) return status;
     result.range.Merge(channel.range);
   }
-  result.rules = *ResolveSpec(ResolveAuto(spec, result.range.min));
-  if (spec.granularity == QuantGranularity::kPerChannel) {
-    for (const ChannelStatistics& channel : statistics.channels()) AddChannel(channel, method, &result);
+  result.spec = ResolveAuto(spec, result.range.min);
+  result.rules = *ResolveSpec(result.spec);
+  if (spec.granularity == QuantGranularity::kPerChannel || statistics.channels().size() == 1) {
+    for (const ChannelStatistics& channel : statistics.channels()) {
+      AddData(DataOf(channel), method, result.spec, &result);
+    }
     return result;
   }
-  if (statistics.channels().size() == 1) {
-    AddChannel(statistics.channels()[0], method, &result);
+  if (statistics.config().kind != ObserverKind::kHistogram) {
+    AddData(MergedRanges(statistics.channels()), method, result.spec, &result);
     return result;
   }
   const absl::StatusOr<ChannelStatistics> merged = statistics.MergedChannels();
   if (!merged.ok()) return merged.status();
-  AddChannel(*merged, method, &result);
+  AddData(DataOf(*merged), method, result.spec, &result);
   return result;
 }
 

@@ -30,7 +30,7 @@ absl::Status CheckEmaOptions(const EmaOptions& options);
 // float32, operation by operation as the framework does and without fused multiply-add. It depends on the order of the
 // steps: there is no merging. Steps without finite values change nothing. Not thread-safe.
 struct EmaRange {
-  float min = 0;       // averaged; 0 before the first step
+  float min = 0;  // averaged; 0 before the first step
   float max = 0;
   uint64_t steps = 0;  // with a finite value
 

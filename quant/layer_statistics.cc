@@ -106,8 +106,8 @@ absl::Status LayerStatistics::CheckStep(const Step& step) const {
   uint64_t left = step.ranges.front().count;
   for (const uint64_t count : step.counts) {
     if (count > left) {
-      return absl::InvalidArgumentError(absl::StrCat("the step's counts add up to more than its ",
-                                                     step.ranges.front().count, " finite values"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("the step's counts add up to more than its ", step.ranges.front().count, " finite values"));
     }
     left -= count;
   }
@@ -120,7 +120,7 @@ void LayerStatistics::FoldStep(const Step& step) {
     ChannelStatistics& channel = channels_[i];
     channel.range.Merge(step.ranges[i]);
     if (channel.ema.has_value()) channel.ema->Fold(config_.ema, step.ranges[i]);
-    if (channel.reference.has_value() && step.grid.bins > 0) {
+    if (channel.reference.has_value()) {
       channel.reference->Fold(step.ranges[i], step.grid, step.counts).IgnoreError();  // CheckStep passed
     }
   }

@@ -26,10 +26,10 @@ struct ChannelStatistics {
   static ChannelStatistics Empty(const ObserverConfig& config);
 
   Range range;
-  std::optional<Bfloat16Histogram> histogram;    // kHistogram
-  std::optional<EmaRange> ema;                   // kEma
+  std::optional<Bfloat16Histogram> histogram;   // kHistogram
+  std::optional<EmaRange> ema;                  // kEma
   std::optional<ReferenceHistogram> reference;  // kReferenceHistogram
-  std::optional<QParams> passive;                // kPassive, once set
+  std::optional<QParams> passive;               // kPassive, once set
 
   // OUT_OF_RANGE on overflow, INVALID_ARGUMENT when one has a histogram and the other none, on a coarser one, and when
   // either is no statistic that merges.

@@ -8,6 +8,7 @@
 #include "quant/bin_model.h"
 #include "quant/quant_spec.h"
 #include "quant/range.h"
+#include "quant/reference_histogram.h"
 
 namespace calib {
 
@@ -73,6 +74,22 @@ ClipRange CoverageRange(const BinModel& model, double coverage);
 // what rounding the scale to float32 makes: of the ranges that hold all values the narrowest, else the widest.
 // O(candidates x min(levels, bins)), O(candidates x bins) for other norms than 2; deterministic. norm in [1, 8].
 ClipRange MseRange(const BinModel& model, const QuantRules& rules, double norm = 2);
+
+// The distribution that a reference histogram's counts describe: uniform inside each bin, as the frameworks take it.
+// Counts below zero (pytorch's resampling leaves such) are none. REQUIRES: at least one finite value.
+BinModel ModelOf(const ReferenceHistogram& reference);
+
+// The range with the least Kullback-Leibler divergence (searches.h): symmetric, or from zero for unsigned codes and data
+// without a negative value. On a reference histogram of rule mxnet it is MXNet's own, on any other statistic an
+// equal-width view of 8001 (tensorrt: 2048) bins is made first. Too few bins for so many codes: the full range.
+// REQUIRES: an integer type.
+ClipRange EntropyRange(const BinModel& model, const ReferenceHistogram* reference, EntropyVariant variant,
+                       const QuantType& type);
+
+// MegEngine's (rule or preset megengine) or PyTorch's greedy search on the reference histogram, or, without one, on 2048
+// equal bins from min to max. REQUIRES: an integer type.
+ClipRange L2GreedyRange(const BinModel& model, const ReferenceHistogram* reference, const QuantSpec& spec,
+                        const QuantRules& rules);
 
 }  // namespace calib
 

@@ -29,8 +29,8 @@ absl::StatusOr<ObserverKind> ParseObserverKind(absl::string_view name) {
   for (size_t i = 0; i < std::size(kKindNames); ++i) {
     if (name == kKindNames[i]) return static_cast<ObserverKind>(i);
   }
-  return absl::InvalidArgumentError(absl::StrCat("unknown observer \"", name,
-                                                 "\"; use histogram, minmax, ema, reference_histogram or passive"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown observer \"", name, "\"; use histogram, minmax, ema, reference_histogram or passive"));
 }
 
 bool GlobMatch(absl::string_view pattern, absl::string_view text) {

@@ -44,7 +44,7 @@ struct ObserverConfig {
   std::optional<int> channel_axis;
   // Resolution of the histogram; a session constant.
   int mantissa_bits = Bfloat16Histogram::kMaxMantissaBits;
-  EmaOptions ema;               // of kEma
+  EmaOptions ema;              // of kEma
   ReferenceOptions reference;  // of kReferenceHistogram
 
   friend bool operator==(const ObserverConfig&, const ObserverConfig&) = default;

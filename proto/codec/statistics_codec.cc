@@ -11,7 +11,8 @@ namespace {
 absl::Status CheckStepRows(const LayerView& layer, const LayerStatistics& statistics) {
   absl::Status status = statistics.CheckStep(StepOfRows(layer));
   if (status.ok()) return status;
-  status = ErrorOfStep(absl::Status(status.code(), absl::StrCat("layer handle ", layer.handle, ": ", status.message())));
+  status =
+      ErrorOfStep(absl::Status(status.code(), absl::StrCat("layer handle ", layer.handle, ": ", status.message())));
   return status;
 }
 
@@ -113,8 +114,9 @@ absl::Status ErrorOfStep(const absl::Status& status) {
       return MakeError(v1::ERROR_REASON_COUNT_OVERFLOW, status);
     case absl::StatusCode::kAborted:
       return MakeError(v1::ERROR_REASON_REFERENCE_GRID_MISMATCH,
-                       absl::StrCat(status.message(), "; another worker feeds this layer, whose result depends on "
-                                                      "order: feed it from one worker"));
+                       absl::StrCat(status.message(),
+                                    "; another worker feeds this layer, whose result depends on "
+                                    "order: feed it from one worker"));
     case absl::StatusCode::kResourceExhausted:
       return MakeError(v1::ERROR_REASON_REFERENCE_TOO_LARGE, status);
     default:

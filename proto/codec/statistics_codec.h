@@ -18,7 +18,7 @@ namespace calib {
 // One row of a StatisticsBatch: one channel of one layer. Borrows from the message.
 struct RowView {
   Range range;
-  const v1::Bfloat16Histogram* histogram = nullptr;  // null without one; ViewHistogram reads it
+  const v1::Bfloat16Histogram* histogram = nullptr;   // null without one; ViewHistogram reads it
   const v1::ReferenceHistogram* reference = nullptr;  // a step's counts; null without
 };
 

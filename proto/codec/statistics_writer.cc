@@ -64,7 +64,8 @@ void StatisticsWriter::Add(uint32_t handle, const LayerStatistics& statistics, v
   }
 }
 
-void StatisticsWriter::AddStep(uint32_t handle, const Step& step, bool reference_histogram, v1::StatisticsBatch* batch) {
+void StatisticsWriter::AddStep(uint32_t handle, const Step& step, bool reference_histogram,
+                               v1::StatisticsBatch* batch) {
   AddLayer(handle, step.ranges.size(), batch);
   for (const Range& range : step.ranges) AddRange(range, batch);
   if (!reference_histogram) return;
