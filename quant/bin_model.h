@@ -50,6 +50,8 @@ class BinModel {
    public:
     // Values of this side, without zeros.
     double mass() const { return mass_; }
+    // Sum of magnitudes.
+    double magnitude_sum() const { return TailExcess(0); }
     // Sum of x^2.
     double square_sum() const { return square_below_.empty() ? 0 : square_below_.back(); }
     // Least and greatest magnitude; 0 without values.
