@@ -95,6 +95,10 @@ absl::StatusOr<v1::SetObserversEnabledResponse> Client::SetObserversEnabled(
   return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::SetObserversEnabled, request);
 }
 
+absl::StatusOr<v1::SetQParamsResponse> Client::SetQParams(const v1::SetQParamsRequest& request) {
+  return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::SetQParams, request);
+}
+
 absl::StatusOr<v1::FlushResponse> Client::Flush(const v1::FlushRequest& request) {
   return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::Flush, request);
 }

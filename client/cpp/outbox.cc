@@ -28,6 +28,10 @@ uint64_t BatchValues(const v1::StatisticsBatch& batch) {
   return values;
 }
 
+uint64_t ItemValues(const v1::Update& update) {
+  return update.has_tensor() ? ChunkValues(update.tensor()) : BatchValues(update.statistics());
+}
+
 absl::Status Contradiction(absl::string_view what) {
   return absl::InternalError(absl::StrCat("the server contradicts itself, which is a bug in it: ", what));
 }
@@ -100,16 +104,33 @@ absl::Status Outbox::AddRaw(absl::string_view layer, const ObserverConfig& obser
                             v1::TensorChunk chunk) {
   const absl::StatusOr<uint32_t> number = Admit(layer, observer, channels, ChunkValues(chunk));
   if (!number.ok()) return number.status();
+  auto request = std::make_shared<v1::ObserveRequest>();
+  *request->mutable_update()->mutable_tensor() = std::move(chunk);
+  AddToLine(*number, std::move(request));
+  return absl::OkStatus();
+}
+
+absl::Status Outbox::AddStep(absl::string_view layer, const ObserverConfig& observer, const Step& step) {
+  uint64_t values = 0;
+  for (const Range& range : step.ranges) values += range.values();
+  const absl::StatusOr<uint32_t> number = Admit(layer, observer, step.ranges.size(), values);
+  if (!number.ok()) return number.status();
+  auto request = std::make_shared<v1::ObserveRequest>();
+  StatisticsWriter().AddStep(0, step, observer.kind == ObserverKind::kReferenceHistogram,
+                             request->mutable_update()->mutable_statistics());
+  AddToLine(*number, std::move(request));
+  return absl::OkStatus();
+}
+
+void Outbox::AddToLine(uint32_t layer, std::shared_ptr<v1::ObserveRequest> request) {
   Item item;
   item.generation = generation_;
-  item.layers = {*number};
-  item.request = std::make_shared<v1::ObserveRequest>();
-  *item.request->mutable_update()->mutable_tensor() = std::move(chunk);
+  item.layers = {layer};
+  item.request = std::move(request);
   item.bytes = item.request->ByteSizeLong();
   raw_bytes_ += item.bytes;
   generations_.Add(item.generation);
   raw_.push_back(std::move(item));
-  return absl::OkStatus();
 }
 
 absl::Status Outbox::OnWelcome(const v1::Welcome& welcome) {
@@ -179,7 +200,7 @@ RefusalMeaning Outbox::OnRefusal(const v1::Refusal& refusal) {
     return meaning;
   }
   if (refusal_.ok()) refusal_ = status;
-  values_refused_ += BatchValues(item->request->update().statistics());
+  values_refused_ += ItemValues(item->request->update());
   Release(*item);
   sent_items_.erase(item);
   return meaning;
@@ -195,7 +216,7 @@ void Outbox::Refuse(uint32_t layer, const absl::Status& refusal) {
       kept.push_back(std::move(item));
       continue;
     }
-    values_refused_ += ChunkValues(item.request->update().tensor());
+    values_refused_ += ItemValues(item.request->update());
     Release(item);
   }
   raw_ = std::move(kept);
@@ -231,7 +252,7 @@ absl::Status Outbox::Requeue() {
       generations_.Add(item.generation);
       raw_.push_front(std::move(item));
     } else {
-      values_refused_ += ChunkValues(item.request->update().tensor());
+      values_refused_ += ItemValues(item.request->update());
     }
   }
   if (!round_.layers.empty()) {
@@ -247,8 +268,8 @@ absl::Status Outbox::Requeue() {
 absl::Status Outbox::RequeueStatistics(const Item& item) {
   v1::StatisticsBatch* const batch = item.request->mutable_update()->mutable_statistics();
   for (size_t i = 0; i < item.layers.size(); ++i) batch->set_layer(static_cast<int>(i), item.layers[i]);
-  const auto has_histogram = [&](uint32_t layer) { return layers_[layer].observer.kind == ObserverKind::kHistogram; };
-  if (absl::Status status = reader_.Decode(*batch, has_histogram); !status.ok()) return status;
+  const auto kind_of = [&](uint32_t layer) { return layers_[layer].observer.kind; };
+  if (absl::Status status = reader_.Decode(*batch, kind_of); !status.ok()) return status;
   for (const LayerView& rows : reader_.layers()) {
     const Layer& layer = layers_[rows.handle];
     if (!layer.refusal.ok()) {

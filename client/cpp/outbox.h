@@ -24,7 +24,8 @@ namespace calib::client {
 // that the client keeps (calib/v1/observe.proto), without transport, threads and clocks.
 //
 // Everything goes through these states:
-//   pending    not sent. Statistics of a layer merge into one LayerStatistics; raw chunks wait in line.
+//   pending    not sent. Statistics of a layer merge into one LayerStatistics; raw chunks and steps of layers whose
+//              observer depends on order wait in line, and what follows says "raw chunks" for both.
 //   sent       one message is one unit, numbered when it is taken for sending. It may be applied or not: it is neither
 //              merged with anything nor sent again.
 //   forgotten  an Ack or a Welcome called it durable.
@@ -54,6 +55,10 @@ class Outbox {
   // Takes a chunk of a raw tensor, whose `layer` field is filled in later, of a layer with this observer and number of
   // channels. Errors as Add.
   absl::Status AddRaw(absl::string_view layer, const ObserverConfig& observer, size_t channels, v1::TensorChunk chunk);
+
+  // Takes one step of a layer whose observer depends on order: it is sent as it is, in line with raw chunks. Errors as
+  // Add.
+  absl::Status AddStep(absl::string_view layer, const ObserverConfig& observer, const Step& step);
 
   // --- The stream. Between OnStreamEnd or OnRefusal and OnWelcome there is nothing to send.
 
@@ -167,6 +172,9 @@ class Outbox {
 
   absl::Status refusal_;
   uint64_t values_refused_ = 0;
+
+  // Puts an item with one layer at the end of the line.
+  void AddToLine(uint32_t layer, std::shared_ptr<v1::ObserveRequest> request);
 
   BatchWriter writer_;
   StatisticsReader reader_;

@@ -66,7 +66,13 @@ std::shared_ptr<const v1::ObserveRequest> Outbox::NextStatistics() {
 std::shared_ptr<const v1::ObserveRequest> Outbox::NextRaw() {
   Item item = std::move(raw_.front());
   raw_.pop_front();
-  item.request->mutable_update()->mutable_tensor()->set_layer(layers_[item.layers.front()].handle);
+  const uint32_t handle = layers_[item.layers.front()].handle;
+  v1::Update* const update = item.request->mutable_update();
+  if (update->has_tensor()) {
+    update->mutable_tensor()->set_layer(handle);
+  } else {
+    update->mutable_statistics()->set_layer(0, handle);
+  }
   return Send(std::move(item));
 }
 

@@ -50,6 +50,8 @@ absl::Status Worker::Flush(absl::Duration timeout) { return impl_->Flush(absl::N
 
 absl::Status Worker::Close(absl::Duration timeout) { return impl_->Close(absl::Now() + timeout); }
 
+const SessionConfig& Worker::config() const { return impl_->config(); }
+
 absl::Status Worker::status() const { return impl_->status(); }
 
 Worker::Stats Worker::stats() const { return impl_->stats(); }

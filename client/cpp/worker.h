@@ -63,12 +63,15 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // Counts `tensor` into `layer`'s statistics, on the calling thread. A layer that the session skips is ignored (OK).
+  // Counts `tensor` into `layer`'s statistics, on the calling thread. A layer that the session skips, or whose observer is
+  // passive, is ignored (OK). When the layer's observer depends on order (ema, reference_histogram), one call is one step:
+  // `tensor` must be whole, steps are taken in the order of the calls, and a call blocks while the raw window is full.
   // Errors: as TensorObserver::Observe, LAYER_NAME_INVALID, CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW, the layer's refusal,
   // the worker's fatal error; nothing is counted then.
   absl::Status Observe(absl::string_view layer, const TensorView& tensor);
   // Sends `tensor` in chunks for the server to reduce; copies it; blocks while the window is full. Errors as Observe's;
-  // when the worker ends or the layer is refused in the middle, chunks before that may have been counted.
+  // when the worker ends or the layer is refused in the middle, chunks before that may have been counted. For a layer
+  // whose observer depends on order it is Observe.
   absl::Status SendRaw(absl::string_view layer, const TensorView& tensor);
 
   // Sends everything observed so far and returns once it is durable. DEADLINE_EXCEEDED after `timeout` (nothing is
@@ -76,6 +79,9 @@ class Worker {
   absl::Status Flush(absl::Duration timeout = absl::Minutes(5));
   // Flush, then ends the stream; later calls fail. After DEADLINE_EXCEEDED the worker is still open: call again.
   absl::Status Close(absl::Duration timeout = absl::Minutes(5));
+
+  // The session's config, which never changes.
+  const SessionConfig& config() const;
 
   // The fatal error, or the first refusal, or OK. Does not block.
   absl::Status status() const;

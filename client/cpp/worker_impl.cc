@@ -52,6 +52,12 @@ v1::TensorChunk MakeChunk(const TensorView& tensor, size_t begin, size_t size) {
   return chunk;
 }
 
+// The observer whose data is sent; unset for skipped and passive layers, which take none.
+std::optional<ObserverConfig> CollectedAs(const SessionConfig& config, absl::string_view layer) {
+  const std::optional<ObserverConfig> observer = config.rules.Match(layer);
+  return observer.has_value() && observer->kind == ObserverKind::kPassive ? std::nullopt : observer;
+}
+
 }  // namespace
 
 Worker::Impl::Impl(std::shared_ptr<Client> client, const WorkerOptions& options)
@@ -102,7 +108,10 @@ absl::Status Worker::Impl::Observe(absl::string_view layer, const TensorView& te
       idle_observers_.pop_back();
     }
   }
-  const std::optional<ObserverConfig> observer_config = config->rules.Match(layer);
+  const std::optional<ObserverConfig> observer_config = CollectedAs(*config, layer);
+  if (observer_config.has_value() && DependsOnOrder(observer_config->kind)) {
+    return ObserveStep(layer, *observer_config, tensor);
+  }
   absl::Status status;
   LayerStatistics statistics(observer_config.value_or(ObserverConfig()));
   if (observer_config.has_value()) {
@@ -128,8 +137,9 @@ absl::Status Worker::Impl::SendRaw(absl::string_view layer, const TensorView& te
     if (absl::Status status = Usable(); !status.ok()) return status;
     config = &*config_;
   }
-  const std::optional<ObserverConfig> observer = config->rules.Match(layer);
+  const std::optional<ObserverConfig> observer = CollectedAs(*config, layer);
   if (!observer.has_value()) return absl::OkStatus();
+  if (DependsOnOrder(observer->kind)) return ObserveStep(layer, *observer, tensor);
   const absl::StatusOr<TensorLayout> layout = FindLayout(tensor, observer->channel_axis);
   if (!layout.ok()) return layout.status();
 
@@ -143,16 +153,34 @@ absl::Status Worker::Impl::SendRaw(absl::string_view layer, const TensorView& te
     v1::TensorChunk chunk = MakeChunk(tensor, begin, size);
     begin += size;
     absl::MutexLock lock(&mutex_);
-    while (Usable().ok() && outbox_.raw_bytes() > 0 && outbox_.raw_bytes() + size > options_.raw_window_bytes) {
-      progress_.Wait(&mutex_);
-    }
-    if (absl::Status status = Usable(); !status.ok()) return status;
+    if (absl::Status status = WaitForRoom(size); !status.ok()) return status;
     absl::Status status = outbox_.AddRaw(layer, *observer, layout->channels, std::move(chunk));
     if (!status.ok()) return status;
     counts_.values_observed += size / ElementSize(tensor.type);
     WakeWriter();
   } while (begin < tensor.data.size());
   return absl::OkStatus();
+}
+
+absl::Status Worker::Impl::WaitForRoom(size_t bytes) {
+  while (Usable().ok() && outbox_.raw_bytes() > 0 && outbox_.raw_bytes() + bytes > options_.raw_window_bytes) {
+    progress_.Wait(&mutex_);
+  }
+  return Usable();
+}
+
+absl::Status Worker::Impl::ObserveStep(absl::string_view layer, const ObserverConfig& observer,
+                                       const TensorView& tensor) {
+  absl::MutexLock steps_lock(&steps_mutex_);
+  const auto take = [&](const Step& step) {
+    absl::MutexLock lock(&mutex_);
+    if (absl::Status status = WaitForRoom(step.counts.size() * sizeof(double)); !status.ok()) return status;
+    if (absl::Status status = outbox_.AddStep(layer, observer, step); !status.ok()) return status;
+    for (const Range& range : step.ranges) counts_.values_observed += range.values();
+    WakeWriter();
+    return absl::OkStatus();
+  };
+  return step_reducer_.Reduce(client_.get(), options_.session, layer, observer, tensor, take);
 }
 
 absl::Status Worker::Impl::Flush(absl::Time deadline) {
@@ -224,6 +252,11 @@ absl::Status Worker::Impl::Close(absl::Time deadline) {
   progress_.SignalAll();
   while (!finished_ && absl::Now() < deadline) progress_.WaitWithDeadline(&mutex_, deadline);
   return flushed;
+}
+
+const SessionConfig& Worker::Impl::config() const {
+  absl::MutexLock lock(&mutex_);
+  return *config_;
 }
 
 absl::Status Worker::Impl::status() const {

@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "client/cpp/observe_call.h"
 #include "client/cpp/outbox.h"
+#include "client/cpp/step_reducer.h"
 #include "client/cpp/worker.h"
 #include "quant/observer_config.h"
 
@@ -33,6 +34,8 @@ class Worker::Impl {
   absl::Status status() const ABSL_LOCKS_EXCLUDED(mutex_);
   Stats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
   const std::string& worker_id() const { return options_.worker_id; }
+  // REQUIRES: WaitUntilOpen returned OK.
+  const SessionConfig& config() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   // Why no data can be taken: the fatal error, or that the worker is closed.
@@ -61,11 +64,20 @@ class Worker::Impl {
 
   // Flush of what was taken so far, also while closing.
   absl::Status FlushTaken(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until `bytes` more may be in line.
+  absl::Status WaitForRoom(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Observe of a layer whose observer depends on order: one step.
+  absl::Status ObserveStep(absl::string_view layer, const ObserverConfig& observer, const TensorView& tensor)
+      ABSL_LOCKS_EXCLUDED(steps_mutex_, mutex_);
   // Asks the server to make what it applied durable now.
   void RequestDurability(absl::Time deadline) const;
 
   const std::shared_ptr<Client> client_;
   const WorkerOptions options_;
+
+  // Held while a step is reduced and put in line, so that steps are in line in the order in which they were reduced.
+  absl::Mutex steps_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  StepReducer step_reducer_ ABSL_GUARDED_BY(steps_mutex_);
 
   mutable absl::Mutex mutex_;
   absl::CondVar writer_wake_;  // for the stream thread

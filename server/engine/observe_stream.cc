@@ -13,18 +13,6 @@
 #include "server/engine/validate.h"
 
 namespace calib::server {
-namespace {
-
-constexpr int kNoAxis = -1;
-
-// `axis` counted from the front; kNoAxis when a tensor of this rank has no such axis.
-int NormalizedAxis(int axis, int rank) {
-  if (axis < -rank || axis >= rank) return kNoAxis;
-  return axis < 0 ? axis + rank : axis;
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<ObserveStream>> ObserveStream::Open(Engine* engine, const v1::Open& open,
                                                                    std::shared_ptr<StreamListener> listener) {
   if (absl::Status status = ValidateWorkerId(open.worker_id()); !status.ok()) return status;
@@ -200,8 +188,7 @@ absl::Status ObserveStream::HandleStatistics(const v1::Update& update) {
   for (const uint32_t handle : batch.layer()) {
     if (const auto binding = FindBinding(handle); !binding.ok()) return binding.status();
   }
-  absl::Status status = reader_.Decode(
-      batch, [&](uint32_t handle) { return bindings_[handle].observer->kind == ObserverKind::kHistogram; });
+  absl::Status status = reader_.Decode(batch, [&](uint32_t handle) { return bindings_[handle].observer->kind; });
   if (!status.ok()) return NameLayer(status);
   update_.layers.clear();
   for (const LayerView& rows : reader_.layers()) {
@@ -211,54 +198,6 @@ absl::Status ObserveStream::HandleStatistics(const v1::Update& update) {
   status = Apply(update);
   if (status.ok()) engine_->counters().statistics_bytes += update_.bytes;
   return status;
-}
-
-absl::Status ObserveStream::HandleTensor(const v1::Update& update) {
-  const v1::TensorChunk& chunk = update.tensor();
-  const absl::StatusOr<LayerBinding*> binding = FindBinding(chunk.layer());
-  if (!binding.ok()) return binding.status();
-  const absl::StatusOr<TensorView> tensor = DecodeTensorChunk(chunk);
-  if (!tensor.ok()) return tensor.status();
-  if (absl::Status status = CheckAxis(chunk, **binding); !status.ok()) return status;
-
-  LayerStatistics observed(*(*binding)->observer);
-  {
-    ObserverPool::Lease observer = engine_->observer_pool().Acquire();
-    if (absl::Status status = observer->Observe(*tensor, &observed); !status.ok()) {
-      return MakeError(ReasonOfStatistics(status, v1::ERROR_REASON_TENSOR_INVALID),
-                       absl::StrCat("layer ", Quoted((*binding)->name), ": ", status.message()),
-                       {{"layer", (*binding)->name}});
-    }
-  }
-  update_.layers.clear();
-  update_.layers.push_back({.binding = *binding, .observed = &observed});
-  update_.bytes = chunk.data().size();
-  absl::Status status = Apply(update);
-  if (status.ok()) engine_->counters().raw_bytes += update_.bytes;
-  return status;
-}
-
-absl::Status ObserveStream::CheckAxis(const v1::TensorChunk& chunk, const LayerBinding& binding) const {
-  const Limits& limits = engine_->options().limits;
-  const int rank = chunk.shape_size();
-  const std::optional<int>& axis = binding.observer->channel_axis;
-  const int channel_axis = axis.has_value() ? NormalizedAxis(*axis, rank) : kNoAxis;
-  if (chunk.has_channel_axis()) {
-    const int given = NormalizedAxis(chunk.channel_axis(), rank);
-    if (given == kNoAxis || given != channel_axis) {
-      return MakeError(v1::ERROR_REASON_TENSOR_INVALID,
-                       absl::StrCat("layer ", Quoted(binding.name), ": channel_axis is ", chunk.channel_axis(),
-                                    " of a tensor of rank ", rank, "; its observer ",
-                                    axis.has_value() ? absl::StrCat("has axis ", *axis) : "observes per tensor",
-                                    "; leave channel_axis out"),
-                       {{"layer", binding.name}, {"field", "channel_axis"}});
-    }
-  }
-  if (channel_axis != kNoAxis && chunk.shape(channel_axis) > limits.max_channels) {
-    return LimitExceeded(absl::StrCat("layer ", Quoted(binding.name), " has ", chunk.shape(channel_axis), " channels"),
-                         "--max-channels", limits.max_channels, binding.name);
-  }
-  return absl::OkStatus();
 }
 
 absl::Status ObserveStream::Apply(const v1::Update& update) {

@@ -60,6 +60,9 @@ class ObserveStream {
   absl::Status HandleUpdate(const v1::Update& update);
   absl::Status HandleStatistics(const v1::Update& update);
   absl::Status HandleTensor(const v1::Update& update);
+  // A whole tensor for an observer that depends on order.
+  absl::Status HandleStep(const v1::Update& update, LayerBinding* binding, const TensorView& tensor);
+  static absl::Status PassiveTakesNoData(const LayerBinding& binding);
   absl::Status CheckAxis(const v1::TensorChunk& chunk, const LayerBinding& binding) const;
   absl::Status Apply(const v1::Update& update);
   absl::StatusOr<LayerBinding*> FindBinding(uint32_t handle);

@@ -1,6 +1,7 @@
 #include "server/engine/session.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -74,6 +75,53 @@ absl::StatusOr<uint64_t> Session::SetEnabled(const std::string& pattern, bool en
     ++matches;
   }
   return matches;
+}
+
+absl::Status Session::SetQParams(const std::string& layer, absl::Span<const QParams> params) {
+  if (absl::Status status = ValidateLayerName(layer, limits_); !status.ok()) return status;
+  if (params.empty()) return InvalidField("scale", "empty; give one scale, or one a channel");
+  if (params.size() > limits_.max_channels) {
+    return LimitExceeded(absl::StrCat("layer ", Quoted(layer), " would have ", params.size(), " channels"),
+                         "--max-channels", limits_.max_channels, layer);
+  }
+  for (size_t i = 0; i < params.size(); ++i) {
+    if (std::isfinite(params[i].scale) && params[i].scale > 0) continue;
+    return InvalidField(absl::StrCat("scale[", i, "]"),
+                        absl::StrCat(params[i].scale, " is no scale; give a finite number above 0"));
+  }
+  const ObserverRules& rules = config_.rules;
+  const size_t rule = rules.Find(layer);
+  if (rule == rules.rules().size() || !rules.rules()[rule].observer.has_value()) {
+    return MakeError(v1::ERROR_REASON_LAYER_SKIPPED,
+                     absl::StrCat("the rules of session ", Quoted(name_), " skip layer ", Quoted(layer)),
+                     {{"layer", layer}, {"session", name_}});
+  }
+  const ObserverConfig& observer = *rules.rules()[rule].observer;
+  if (observer.kind != ObserverKind::kPassive) {
+    return MakeError(v1::ERROR_REASON_LAYER_NOT_PASSIVE,
+                     absl::StrCat("layer ", Quoted(layer), " has an observer of kind ", ObserverKindName(observer.kind),
+                                  "; only a passive one's parameters can be set"),
+                     {{"layer", layer}, {"session", name_}});
+  }
+  MutexLock lock(&mutex_);
+  if (deleted_) return DeletedError();
+  if (record_.sealed) {
+    return MakeError(v1::ERROR_REASON_SESSION_SEALED,
+                     absl::StrCat("session ", Quoted(name_), " is sealed; its results are final"), {{"session", name_}});
+  }
+  auto found = layers_.find(layer);
+  if (found == layers_.end() && layers_.size() >= limits_.max_layers) {
+    return LimitExceeded(absl::StrCat("session ", Quoted(name_), " would have ", layers_.size() + 1, " layers"),
+                         "--max-layers", limits_.max_layers, layer);
+  }
+  ++version_;
+  Layer* const target = found != layers_.end()
+                            ? &found->second
+                            : AddLayer(layer, LayerStatistics(observer), rules.rules()[rule].quant_spec);
+  target->statistics.SetPassive(params);
+  target->version = version_;
+  Account(target);
+  return absl::OkStatus();
 }
 
 Notices Session::MarkDeleted() {

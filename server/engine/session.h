@@ -83,6 +83,9 @@ class Session {
   // COUNT_OVERFLOW, LIMIT_EXCEEDED.
   absl::StatusOr<ApplyResult> Apply(uint32_t worker, uint64_t incarnation, const DecodedUpdate& update)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // The grid on which a reference histogram's next step, of this range, is to be counted. RESOURCE_EXHAUSTED as
+  // ReferenceHistogram::NextGrid, SESSION_DELETED.
+  absl::StatusOr<ReferenceGrid> NextGrid(LayerBinding* binding, const Range& step) ABSL_LOCKS_EXCLUDED(mutex_);
   Progress GetProgress(uint32_t worker) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- Control. (session.cc)
@@ -93,6 +96,10 @@ class Session {
   // decides. Returns the number of layers that match so far. INVALID_FIELD, SESSION_SEALED, SESSION_DELETED,
   // LIMIT_EXCEEDED.
   absl::StatusOr<uint64_t> SetEnabled(const std::string& pattern, bool enabled) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sets the parameters of one layer with a passive observer, one a channel. LAYER_NAME_INVALID, LAYER_SKIPPED,
+  // LAYER_NOT_PASSIVE, INVALID_FIELD (a scale that is not finite and positive, or none), LIMIT_EXCEEDED, SESSION_SEALED,
+  // SESSION_DELETED.
+  absl::Status SetQParams(const std::string& layer, absl::Span<const QParams> params) ABSL_LOCKS_EXCLUDED(mutex_);
   // Frees all layers and refuses everything from now on. The notices end all streams with SESSION_DELETED and fail all
   // waiters.
   Notices MarkDeleted() ABSL_LOCKS_EXCLUDED(mutex_);

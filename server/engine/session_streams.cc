@@ -128,9 +128,8 @@ absl::Status Session::CheckRows(const DecodedUpdate& update) {
           absl::StrCat("session ", Quoted(name_), " would have ", layers_.size() + new_layers, " layers"),
           "--max-layers", limits_.max_layers, rows.binding->name);
     }
-    const size_t channels = rows.observed != nullptr ? rows.observed->channels().size() : rows.rows.rows.size();
-    if (channels > limits_.max_channels) {
-      return LimitExceeded(absl::StrCat("layer ", Quoted(rows.binding->name), " has ", channels, " channels"),
+    if (rows.channels() > limits_.max_channels) {
+      return LimitExceeded(absl::StrCat("layer ", Quoted(rows.binding->name), " has ", rows.channels(), " channels"),
                            "--max-channels", limits_.max_channels, rows.binding->name);
     }
     if (absl::Status status = rows.Check(); !status.ok()) return status;
@@ -141,6 +140,13 @@ absl::Status Session::CheckRows(const DecodedUpdate& update) {
                          "--max-state-bytes", limits_.max_state_bytes);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<ReferenceGrid> Session::NextGrid(LayerBinding* binding, const Range& step) {
+  MutexLock lock(&mutex_);
+  if (deleted_) return DeletedError();
+  if (IsIgnored(binding) || binding->layer == nullptr) return LayerStatistics(*binding->observer).NextGrid(step);
+  return binding->layer->statistics.NextGrid(step);
 }
 
 void Session::MergeLayer(uint32_t worker, const UpdateRows& rows) {

@@ -17,6 +17,11 @@ v1::ErrorReason ReasonOfStatistics(const absl::Status& status, v1::ErrorReason o
   }
 }
 
+size_t UpdateRows::channels() const {
+  if (step != nullptr) return step->ranges.size();
+  return observed != nullptr ? observed->channels().size() : rows.rows.size();
+}
+
 uint64_t UpdateRows::Values() const {
   uint64_t values = 0;
   const auto add = [&](const Range& range) {
@@ -24,7 +29,9 @@ uint64_t UpdateRows::Values() const {
       values = SaturatingAdd(values, count);
     }
   };
-  if (observed != nullptr) {
+  if (step != nullptr) {
+    for (const Range& range : step->ranges) add(range);
+  } else if (observed != nullptr) {
     for (const ChannelStatistics& channel : observed->channels()) add(channel.range);
   } else {
     for (const RowView& row : rows.rows) add(row.range);
@@ -37,7 +44,11 @@ absl::Status UpdateRows::Check() const {
   const LayerStatistics& statistics = binding->layer != nullptr ? binding->layer->statistics : empty;
   v1::ErrorReason reason;
   absl::Status status;
-  if (observed != nullptr) {
+  if (step != nullptr) {
+    status = statistics.CheckStep(*step);
+    if (status.ok()) return status;
+    reason = GetReason(ErrorOfStep(status));
+  } else if (observed != nullptr) {
     status = statistics.CheckMerge(*observed);
     reason = ReasonOfStatistics(status, v1::ERROR_REASON_OBSERVER_MISMATCH);
   } else {
@@ -51,7 +62,9 @@ absl::Status UpdateRows::Check() const {
 }
 
 void UpdateRows::MergeInto(LayerStatistics* statistics) const {
-  if (observed != nullptr) {
+  if (step != nullptr) {
+    statistics->FoldStep(*step);
+  } else if (observed != nullptr) {
     statistics->Merge(*observed);
   } else {
     MergeRows(rows, statistics);

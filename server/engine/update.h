@@ -13,17 +13,20 @@
 
 namespace calib::server {
 
-// What an update carries of one layer: statistics as sent in `rows`, or, when `observed` is set, as reduced from a raw
-// chunk by the binding's observer. Borrows all of it.
+// What an update carries of one layer: statistics as sent in `rows`, or, when `observed` or, for an observer that depends
+// on order, `step` is set, as reduced from a raw chunk by the binding's observer. Borrows all of it.
 struct UpdateRows {
   LayerBinding* binding = nullptr;  // REQUIRES: not skipped
   LayerView rows;
   const LayerStatistics* observed = nullptr;
+  const Step* step = nullptr;
 
+  size_t channels() const;
   // All values, finite or not; 2^64 - 1 when they are more.
   uint64_t Values() const;
   // Whether they may be merged into the layer, or into its empty statistics when it does not exist yet:
-  // CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH, COUNT_OVERFLOW, naming the layer.
+  // CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH, COUNT_OVERFLOW, REFERENCE_GRID_MISMATCH, REFERENCE_TOO_LARGE,
+  // HISTOGRAM_INVALID, naming the layer.
   absl::Status Check() const;
   // REQUIRES: Check() passed.
   void MergeInto(LayerStatistics* statistics) const;

@@ -69,6 +69,14 @@ grpc::ServerUnaryReactor* CalibrationService::SetObserversEnabled(grpc::Callback
   });
 }
 
+grpc::ServerUnaryReactor* CalibrationService::SetQParams(grpc::CallbackServerContext*,
+                                                         const v1::SetQParamsRequest* request,
+                                                         v1::SetQParamsResponse*) {
+  return calls_.Start(Method::kSetQParams, [=, this](UnaryCall* call) {
+    server::SetQParams(engine_, *request, [call](const absl::Status& status) { call->Answer(status); });
+  });
+}
+
 grpc::ServerUnaryReactor* CalibrationService::Flush(grpc::CallbackServerContext*, const v1::FlushRequest* request,
                                                     v1::FlushResponse* response) {
   return calls_.Start(Method::kFlush, [=, this](UnaryCall* call) {

@@ -17,6 +17,7 @@ enum class Method : size_t {
   kSealSession,
   kDeleteSession,
   kSetObserversEnabled,
+  kSetQParams,
   kObserve,
   kFlush,
   kComputeQParams,

@@ -5,7 +5,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "proto/codec/config_codec.h"
+#include "proto/codec/error.h"
 #include "server/rpc/page.h"
 #include "server/rpc/session_messages.h"
 
@@ -89,6 +91,22 @@ void SetObserversEnabled(Engine* engine, const v1::SetObserversEnabledRequest& r
   const absl::StatusOr<uint64_t> layers = (*session)->SetEnabled(request.pattern(), request.enabled());
   if (!layers.ok()) return done(layers.status());
   response->set_layers(*layers);
+  engine->WhenDurable(*session,
+                      [done = std::move(done)](const absl::StatusOr<uint64_t>& durable) { done(durable.status()); });
+}
+
+void SetQParams(Engine* engine, const v1::SetQParamsRequest& request, Done done) {
+  const absl::StatusOr<std::shared_ptr<Session>> session = engine->FindSession(request.session());
+  if (!session.ok()) return done(session.status());
+  if (!request.zero_point().empty() && request.zero_point_size() != request.scale_size()) {
+    return done(InvalidField("zero_point", absl::StrCat("has ", request.zero_point_size(), " entries for ",
+                                                        request.scale_size(), " scales; give one each, or none")));
+  }
+  std::vector<QParams> params;
+  for (int i = 0; i < request.scale_size(); ++i) {
+    params.push_back({request.scale(i), request.zero_point().empty() ? 0 : request.zero_point(i)});
+  }
+  if (const absl::Status status = (*session)->SetQParams(request.layer(), params); !status.ok()) return done(status);
   engine->WhenDurable(*session,
                       [done = std::move(done)](const absl::StatusOr<uint64_t>& durable) { done(durable.status()); });
 }

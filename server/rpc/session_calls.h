@@ -24,6 +24,7 @@ void CreateSession(Engine* engine, const v1::CreateSessionRequest& request, v1::
 void SealSession(Engine* engine, const v1::SealSessionRequest& request, v1::SealSessionResponse* response, Done done);
 void SetObserversEnabled(Engine* engine, const v1::SetObserversEnabledRequest& request,
                          v1::SetObserversEnabledResponse* response, Done done);
+void SetQParams(Engine* engine, const v1::SetQParamsRequest& request, Done done);
 void Flush(Engine* engine, const v1::FlushRequest& request, v1::FlushResponse* response, Done done);
 
 }  // namespace calib::server

@@ -94,10 +94,10 @@ absl::StatusOr<LayerStatistics*> ModelServer::FindLayer(uint32_t handle) {
 
 absl::Status ModelServer::Apply(const v1::Update& update) {
   if (update.has_tensor()) return ApplyTensor(update.tensor());
-  const auto has_histogram = [&](uint32_t handle) {
-    return handle < names_.size() && ObserverOf(names_[handle]).kind == ObserverKind::kHistogram;
+  const auto kind_of = [&](uint32_t handle) {
+    return handle < names_.size() ? ObserverOf(names_[handle]).kind : ObserverKind::kMinMax;
   };
-  if (absl::Status status = reader_.Decode(update.statistics(), has_histogram); !status.ok()) return status;
+  if (absl::Status status = reader_.Decode(update.statistics(), kind_of); !status.ok()) return status;
   std::vector<LayerStatistics*> layers;
   for (const LayerView& rows : reader_.layers()) {
     const absl::StatusOr<LayerStatistics*> layer = FindLayer(rows.handle);

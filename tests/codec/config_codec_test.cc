@@ -58,7 +58,7 @@ TEST(ConfigCodecTest, DecodesRules) {
   EXPECT_EQ(rules[0],
             (ObserverRules::Rule{"head.*", ObserverConfig{ObserverKind::kMinMax, std::nullopt, 5}, QuantSpec{}}));
   QuantSpec uint4;
-  uint4.type = {4, false};
+  uint4.type = {.bits = 4, .is_signed = false};
   uint4.granularity = QuantGranularity::kPerChannel;
   EXPECT_EQ(rules[1], (ObserverRules::Rule{"*.weight", ObserverConfig{ObserverKind::kHistogram, -1, 5}, uint4}));
   EXPECT_EQ(rules[2], (ObserverRules::Rule{"*.dropout", std::nullopt, QuantSpec{}}));
@@ -101,7 +101,7 @@ TEST(ConfigCodecTest, RandomConfigsSurviveTheRoundTrip) {
                                        config.mantissa_bits};
         if (below(2)) rule.observer->channel_axis = below(128) - 64;
       }
-      rule.quant_spec.type = {2 + below(15), below(2) != 0};
+      rule.quant_spec.type = {.bits = 2 + below(15), .is_signed = below(2) != 0};
       rule.quant_spec.scheme = below(2) ? QuantScheme::kAffine : QuantScheme::kSymmetric;
       if (below(2)) rule.quant_spec.narrow_range = below(2) != 0;
     }

@@ -82,7 +82,7 @@ TEST(QuantizationCodecTest, SpecsSurviveTheRoundTrip) {
     for (const std::optional<bool> narrow : {std::optional<bool>(), std::optional(false), std::optional(true)}) {
       for (const QuantPreset preset : {QuantPreset::kPytorch, QuantPreset::kTensorrt}) {
         for (const QuantGranularity granularity : {QuantGranularity::kPerTensor, QuantGranularity::kPerChannel}) {
-          const QuantSpec spec{{6, true}, scheme, narrow, preset, granularity};
+          const QuantSpec spec{{.bits = 6}, scheme, narrow, preset, granularity};
           const absl::StatusOr<QuantSpec> decoded = DecodeQuantSpec(EncodeQuantSpec(spec));
           if (ResolveSpec(spec).ok()) {
             EXPECT_EQ(decoded.value(), spec);

@@ -16,6 +16,9 @@ LayerStatistics Observe(const ObserverConfig& config, const std::vector<float>& 
 
 // In these tests a layer has a histogram observer iff its handle is even.
 inline bool IsHistogramHandle(uint32_t handle) { return handle % 2 == 0; }
+inline ObserverKind KindOfHandle(uint32_t handle) {
+  return IsHistogramHandle(handle) ? ObserverKind::kHistogram : ObserverKind::kMinMax;
+}
 
 // Up to `layers` layers by handle, of either kind, per tensor and per channel, of few random values; some have none.
 std::map<uint32_t, LayerStatistics> RandomLayers(Rng& rng, int layers, int mantissa_bits);

@@ -15,7 +15,7 @@
 namespace calib {
 namespace {
 
-using test::IsHistogramHandle;
+using test::KindOfHandle;
 using test::Rng;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -28,7 +28,7 @@ ObserverConfig Config(ObserverKind kind, std::optional<int> channel_axis = std::
 // Decodes a batch and merges its only layer into `statistics`, if it may.
 absl::Status DecodeAndMerge(const v1::StatisticsBatch& batch, LayerStatistics* statistics) {
   StatisticsReader reader;
-  const absl::Status status = reader.Decode(batch, IsHistogramHandle);
+  const absl::Status status = reader.Decode(batch, KindOfHandle);
   if (!status.ok()) return status;
   const LayerView& layer = reader.layers().at(0);
   if (absl::Status check = CheckMergeRows(layer, *statistics); !check.ok()) return check;
@@ -79,7 +79,7 @@ TEST(StatisticsCodecTest, RandomLayersSurviveTheRoundTrip) {
     const std::map<uint32_t, LayerStatistics> layers = test::RandomLayers(rng, 1 + round % 12, mantissa_bits);
     v1::StatisticsBatch batch;
     ASSERT_TRUE(batch.ParseFromString(test::Encode(layers).SerializeAsString()));
-    const absl::Status status = reader.Decode(batch, IsHistogramHandle);
+    const absl::Status status = reader.Decode(batch, KindOfHandle);
     ASSERT_TRUE(status.ok()) << status;
     ASSERT_EQ(reader.layers().size(), layers.size());
     auto expected = layers.begin();

@@ -15,7 +15,7 @@
 namespace calib {
 namespace {
 
-using test::IsHistogramHandle;
+using test::KindOfHandle;
 using test::Rng;
 
 constexpr int kMutations = 10000;  // of each kind
@@ -113,7 +113,7 @@ void CheckMerges(const StatisticsReader& reader, std::map<uint32_t, LayerStatist
 
 // Returns whether the batch passed.
 bool DecodeAndCheck(const v1::StatisticsBatch& batch, StatisticsReader* reader) {
-  const absl::Status status = reader->Decode(batch, IsHistogramHandle);
+  const absl::Status status = reader->Decode(batch, KindOfHandle);
   if (!status.ok()) {
     const v1::ErrorReason reason = GetReason(status);
     EXPECT_TRUE(reason == v1::ERROR_REASON_STATISTICS_INCONSISTENT || reason == v1::ERROR_REASON_HISTOGRAM_INVALID ||
@@ -127,7 +127,7 @@ bool DecodeAndCheck(const v1::StatisticsBatch& batch, StatisticsReader* reader) 
   // What was merged can be written and read again.
   const v1::StatisticsBatch written = test::Encode(merged);
   StatisticsReader again;
-  EXPECT_TRUE(again.Decode(written, IsHistogramHandle).ok());
+  EXPECT_TRUE(again.Decode(written, KindOfHandle).ok());
   EXPECT_EQ(again.layers().size(), merged.size());
   return true;
 }

@@ -16,7 +16,7 @@
 namespace calib {
 namespace {
 
-using test::IsHistogramHandle;
+using test::KindOfHandle;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -35,7 +35,7 @@ v1::StatisticsBatch TwoLayers() {
 TEST(StatisticsReaderTest, ReadsRows) {
   const v1::StatisticsBatch batch = TwoLayers();
   StatisticsReader reader;
-  ASSERT_TRUE(reader.Decode(batch, IsHistogramHandle).ok());
+  ASSERT_TRUE(reader.Decode(batch, KindOfHandle).ok());
   ASSERT_EQ(reader.layers().size(), 2u);
   const LayerView& minmax = reader.layers()[0];
   EXPECT_EQ(minmax.handle, 1u);
@@ -54,17 +54,17 @@ TEST(StatisticsReaderTest, ReadsRows) {
 
 TEST(StatisticsReaderTest, AnEmptyBatchIsFine) {
   StatisticsReader reader;
-  EXPECT_TRUE(reader.Decode({}, IsHistogramHandle).ok());
+  EXPECT_TRUE(reader.Decode({}, KindOfHandle).ok());
   EXPECT_THAT(reader.layers(), IsEmpty());
 }
 
 TEST(StatisticsReaderTest, ReusesItsMemory) {
   StatisticsReader reader;
   const v1::StatisticsBatch large = TwoLayers();
-  ASSERT_TRUE(reader.Decode(large, IsHistogramHandle).ok());
+  ASSERT_TRUE(reader.Decode(large, KindOfHandle).ok());
   const RowView* const rows = reader.layers()[0].rows.data();
   const v1::StatisticsBatch small = test::Encode({{7, test::Observe({ObserverKind::kMinMax, std::nullopt, 7}, {4})}});
-  ASSERT_TRUE(reader.Decode(small, IsHistogramHandle).ok());
+  ASSERT_TRUE(reader.Decode(small, KindOfHandle).ok());
   ASSERT_EQ(reader.layers().size(), 1u);
   EXPECT_EQ(reader.layers()[0].rows.data(), rows);
   EXPECT_EQ(reader.layers()[0].rows[0].range, (Range{.min = 4, .max = 4, .count = 1}));
@@ -82,12 +82,12 @@ TEST(StatisticsReaderTest, HugeBatchesAreReadAndNotKept) {
     batch.add_max(static_cast<float>(i));
   }
   for (int round = 0; round < 2; ++round) {
-    ASSERT_TRUE(reader.Decode(batch, IsHistogramHandle).ok());
+    ASSERT_TRUE(reader.Decode(batch, KindOfHandle).ok());
     ASSERT_EQ(reader.layers()[0].rows.size(), StatisticsReader::kKeptRows + 1);
     EXPECT_EQ(reader.layers()[0].rows.back().range.count, StatisticsReader::kKeptRows + 1);
   }
   const v1::StatisticsBatch small = TwoLayers();
-  ASSERT_TRUE(reader.Decode(small, IsHistogramHandle).ok());
+  ASSERT_TRUE(reader.Decode(small, KindOfHandle).ok());
   EXPECT_EQ(reader.layers()[0].rows[0].range.count, 2u);
 }
 
@@ -100,10 +100,10 @@ TEST(StatisticsReaderTest, SubnormalsKeepTheirOrder) {
   batch.add_min(-next);
   batch.add_max(least);
   StatisticsReader reader;
-  ASSERT_TRUE(reader.Decode(batch, IsHistogramHandle).ok());
+  ASSERT_TRUE(reader.Decode(batch, KindOfHandle).ok());
   EXPECT_EQ(std::bit_cast<uint32_t>(reader.layers()[0].rows[0].range.min), 0x80000002u);
   batch.set_min(0, next);
-  EXPECT_EQ(GetReason(reader.Decode(batch, IsHistogramHandle)), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
+  EXPECT_EQ(GetReason(reader.Decode(batch, KindOfHandle)), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
 }
 
 struct Malformed {
@@ -179,9 +179,9 @@ TEST(StatisticsReaderTest, RefusesWhatContradictsItself) {
   StatisticsReader reader;
   for (const Malformed& malformed : cases) {
     v1::StatisticsBatch batch = TwoLayers();
-    ASSERT_TRUE(reader.Decode(batch, IsHistogramHandle).ok());
+    ASSERT_TRUE(reader.Decode(batch, KindOfHandle).ok());
     malformed.spoil(&batch);
-    const absl::Status status = reader.Decode(batch, IsHistogramHandle);
+    const absl::Status status = reader.Decode(batch, KindOfHandle);
     EXPECT_EQ(GetReason(status), malformed.reason) << status << " for " << malformed.message;
     EXPECT_THAT(std::string(status.message()), HasSubstr(malformed.message));
     EXPECT_THAT(reader.layers(), IsEmpty());
@@ -192,7 +192,7 @@ TEST(StatisticsReaderTest, ErrorsNameHandleAndRow) {
   v1::StatisticsBatch batch = TwoLayers();
   batch.set_min(2, 99);
   StatisticsReader reader;
-  const std::optional<v1::ErrorInfo> info = GetErrorInfo(reader.Decode(batch, IsHistogramHandle));
+  const std::optional<v1::ErrorInfo> info = GetErrorInfo(reader.Decode(batch, KindOfHandle));
   ASSERT_TRUE(info.has_value());
   EXPECT_EQ(info->metadata().at("handle"), "2");
   EXPECT_EQ(info->metadata().at("row"), "1");
@@ -212,13 +212,13 @@ TEST(StatisticsReaderTest, AHistogramSumThatWrapsIsAnOverflow) {
   histogram->set_sparse_pairs("\x01");
   histogram->set_counts(std::string("\x00\x00\x00\x00\x00\x00\x00\x00\x80\x01\x00\x00\x00\x00\x00\x00\x00\x80", 18));
   StatisticsReader reader;
-  EXPECT_EQ(GetReason(reader.Decode(batch, IsHistogramHandle)), kOverflow);
+  EXPECT_EQ(GetReason(reader.Decode(batch, KindOfHandle)), kOverflow);
 }
 
 TEST(StatisticsReaderTest, SaysWhichLayersOweHistograms) {
   const v1::StatisticsBatch batch = TwoLayers();
   StatisticsReader reader;
-  const absl::Status status = reader.Decode(batch, [](uint32_t) { return true; });
+  const absl::Status status = reader.Decode(batch, [](uint32_t) { return ObserverKind::kHistogram; });
   EXPECT_EQ(GetReason(status), kInconsistent);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("3 entries, but the layers with a histogram observer have 4 rows"));
