@@ -1,50 +1,33 @@
-// From statistics to qparams, one layer of 1 M gaussian values with a heavy tail.
+// From statistics to qparams, one layer of 1 Mi values, bench_layer.h.
 
 #include <benchmark/benchmark.h>
 
-#include <cmath>
-#include <cstring>
-#include <random>
 #include <string>
-#include <vector>
 
 #include "quant/calibrate.h"
-#include "quant/observe.h"
 #include "quant/packed_histogram.h"
+#include "tests/bench/bench_layer.h"
 
 namespace calib {
 namespace {
 
-const LayerStatistics& Statistics() {
-  static const LayerStatistics statistics = [] {
-    std::mt19937_64 rng(1);
-    std::student_t_distribution<float> student(4);
-    std::vector<uint8_t> bytes(4 << 20);
-    for (size_t i = 0; i < bytes.size(); i += 4) {
-      const float x = student(rng);
-      std::memcpy(&bytes[i], &x, 4);
-    }
-    const uint64_t shape[] = {bytes.size() / 4};
-    LayerStatistics result{ObserverConfig{}};
-    if (!TensorObserver().Observe({DataType::kFloat32, shape, 0, bytes}, &result).ok()) std::abort();
-    return result;
-  }();
-  return statistics;
-}
+using bench::StatisticsOfLayer;
 
 void RunMethod(benchmark::State& state, const MethodSpec& method, const QuantSpec& spec) {
-  for (auto _ : state) benchmark::DoNotOptimize(Calibrate(Statistics(), method, spec));
+  const LayerStatistics& statistics = StatisticsOfLayer();  // made on the first call, which is not to be timed
+  for (auto _ : state) benchmark::DoNotOptimize(Calibrate(statistics, method, spec));
 }
 
 void Pack(benchmark::State& state) {
+  const Bfloat16Histogram& histogram = *StatisticsOfLayer().channels()[0].histogram;
   PackedHistogram packed;
-  for (auto _ : state) calib::Pack(*Statistics().channels()[0].histogram, &packed);
+  for (auto _ : state) calib::Pack(histogram, &packed);
   state.counters["bytes"] = static_cast<double>(packed.counts.size());
 }
 BENCHMARK(Pack)->Name("packed/pack");
 
 void ValidateAndAdd(benchmark::State& state) {
-  const ChannelStatistics& channel = Statistics().channels()[0];
+  const ChannelStatistics& channel = StatisticsOfLayer().channels()[0];
   PackedHistogram packed;
   calib::Pack(*channel.histogram, &packed);
   Bfloat16Histogram sum;

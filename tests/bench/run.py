@@ -12,9 +12,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+FLEET = "fleet/"
+REAL_TIME = "/real_time"  # what Google Benchmark adds to the names of benchmarks with several threads
 
 
 def run(command, **kwargs):
@@ -39,20 +42,41 @@ def quant(arguments):
     for entry in output["benchmarks"]:
         if entry.get("aggregate_name", "median") != "median":
             continue
+        if entry.get("error_occurred"):
+            sys.exit(f"run.py: {entry['run_name']}: {entry['error_message']}")
         name = entry["run_name"]
         if "items_per_second" in entry:
             rates[name] = entry["items_per_second"]
+        elif name.endswith(REAL_TIME):
+            seconds[name[:-len(REAL_TIME)]] = entry["real_time"] * unit[entry["time_unit"]]
         else:
             seconds[name] = entry["cpu_time"] * unit[entry["time_unit"]]
     return rates, seconds
 
 
 def peers(arguments):
-    """Rates of NumPy and PyTorch. Debian's interpreter is the one that sees Debian's python3-torch."""
+    """Figures of NumPy and PyTorch. Debian's interpreter is the one that sees Debian's python3-torch."""
     python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
     options = ["--elements", str(1 << 20), "--repetitions", "1"] if arguments.quick else []
     environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    return json.loads(run([python, os.path.join(HERE, "peers.py"), *options], env=environment))
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        file.write(run([os.path.join(arguments.build, "bin", "layer_histogram")]))
+        file.flush()
+        options += ["--histogram", file.name]
+        return json.loads(run([python, os.path.join(HERE, "peers.py"), *options], env=environment))
+
+
+def layer_rows(seconds, peer_seconds):
+    """Rows of the table of one layer: microseconds, and how many times as long the peer of that row takes."""
+    torch = {name.split()[-1]: value for name, value in peer_seconds.items()}
+    beside = {"search/l2_greedy/2048 bins": torch.get("_non_linear_param_search"),
+              "search/entropy/8001 bins": seconds["search/entropy/8001 bins/direct"]}
+    beside.update((name, torch.get("calculate_qparams")) for name in seconds if name.startswith("qparams/mse/int8/"))
+    rows = []
+    for name, value in {**seconds, **peer_seconds}.items():
+        if not name.startswith(FLEET):
+            rows.append([name, f"{value * 1e6:.1f}", f"{beside[name] / value:.1f}" if beside.get(name) else ""])
+    return rows
 
 
 def ingest(arguments):
@@ -92,15 +116,18 @@ def main():
     print_table("Observe pass, one core", ["", "G elements/s", "x torch HistogramObserver"], rows)
     for name in peer["missing"]:
         print(f"  (not measured: {name} is not installed)")
-    print_table("One layer, one core", ["", "microseconds"],
-                [[name, f"{value * 1e6:.1f}"] for name, value in seconds.items()])
+    print_table("One layer, one core; mse and l2_greedy beside torch, entropy beside a direct evaluation as MXNet's",
+                ["", "microseconds", "x"], layer_rows(seconds, peer["seconds"]))
+    print_table("All layers", ["", "milliseconds"],
+                [[name, f"{value * 1e3:.1f}"] for name, value in seconds.items() if name.startswith(FLEET)])
     print_table("Ingestion, one stream, beside a bare gRPC stream that discards the same bytes",
                 ["", "calibd MiB/s", "bare MiB/s", "ratio", "bare, malloc set alike", "ratio", "rows/s"],
                 [[row["work"], f"{row['calibd_mib_per_s']:.0f}", f"{row['bare_mib_per_s']:.0f}", f"{row['ratio']:.2f}",
                   f"{row['bare_tuned_mib_per_s']:.0f}", f"{row['ratio_to_tuned']:.2f}",
                   f"{row['calibd_rows_per_s']:.0f}"] for row in ingestion])
     print()
-    text = json.dumps({"elements_per_second": {**rates, **peer["rates"]}, "seconds": seconds, "ingestion": ingestion}, indent=2)
+    text = json.dumps({"elements_per_second": {**rates, **peer["rates"]},
+                       "seconds": {**seconds, **peer["seconds"]}, "ingestion": ingestion}, indent=2)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             file.write(text + "\n")

@@ -105,11 +105,15 @@ TEST(LearnedTest, RoundsHalfToEven) {
   // The quotient is rounded, then the zero point added; the first rule rounds the sum.
   run = Values({0.5f, 1.5f});
   run.zero_point = {1};
+  run.dy = {1, 4};
   run.Run();
   EXPECT_THAT(run.y, ElementsAre(0, 2));
+  // Gradients round the sum by every rule: here the outputs are 1.
+  EXPECT_THAT(run.dscale, ElementsAre(0.5 - 4 * 0.5));
   run.rule = LearnedRule::kPytorchFirst;
   run.Run();
   EXPECT_THAT(run.y, ElementsAre(1, 1));
+  EXPECT_THAT(run.dscale, ElementsAre(0.5 - 4 * 0.5));
 }
 
 TEST(LearnedTest, NeitherScaleNorCodesAreNegativeZero) {
