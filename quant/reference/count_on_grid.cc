@@ -52,9 +52,10 @@ class NumpyBins {
   bool wide_norm_;
 };
 
-// torch.histc of a float32 tensor (aten/src/ATen/native/cpu/HistogramKernel.cpp): no edges, one division, values outside
-// are dropped. `Real` is double where float32 would overflow or the width would round to nothing.
-template <typename Real>
+// torch.histc of a float32 tensor (aten/src/ATen/native/cpu/HistogramKernel.cpp): no edges, values outside are dropped.
+// PyTorch 1.13 divides by the width, then multiplies with the number of bins; since 2.1 at the latest it is the other way
+// round. `Real` is double where float32 would overflow.
+template <typename Real, bool kDivideFirst>
 class HistcBins {
  public:
   explicit HistcBins(const ReferenceGrid& grid)
@@ -67,8 +68,9 @@ class HistcBins {
     const Real x = value;
     if (!(x >= first_ && x <= last_)) return -1;
     if (width_ == 0) return 0;
-    const int64_t bin = static_cast<int64_t>((x - first_) * static_cast<Real>(bins_) / width_);
-    return std::min(bin, bins_ - 1);
+    const Real bins = static_cast<Real>(bins_), distance = x - first_;
+    const Real bin = kDivideFirst ? distance / width_ * bins : distance * bins / width_;
+    return std::min(static_cast<int64_t>(bin), bins_ - 1);
   }
 
  private:
@@ -89,8 +91,10 @@ template <typename Use>
 void WithBins(ReferenceRule rule, const ReferenceGrid& grid, const Use& use) {
   if (rule == ReferenceRule::kMegengine || rule == ReferenceRule::kMxnet) {
     FitsFloat(grid) ? use(NumpyBins<float>(grid)) : use(NumpyBins<double>(grid));
+  } else if (rule == ReferenceRule::kPytorch) {
+    HistcFitsFloat(grid) ? use(HistcBins<float, true>(grid)) : use(HistcBins<double, true>(grid));
   } else {
-    HistcFitsFloat(grid) ? use(HistcBins<float>(grid)) : use(HistcBins<double>(grid));
+    HistcFitsFloat(grid) ? use(HistcBins<float, false>(grid)) : use(HistcBins<double, false>(grid));
   }
 }
 
