@@ -79,7 +79,8 @@ absl::StatusOr<ObserverConfig> DecodeObserver(const v1::ObserverConfig& message,
       observer.kind = ObserverKind::kPassive;
       break;
     case v1::OBSERVER_KIND_UNSPECIFIED:
-      return InvalidField("kind", "not set; use OBSERVER_KIND_HISTOGRAM, _MINMAX, _EMA, _REFERENCE_HISTOGRAM or _PASSIVE");
+      return InvalidField("kind",
+                          "not set; use OBSERVER_KIND_HISTOGRAM, _MINMAX, _EMA, _REFERENCE_HISTOGRAM or _PASSIVE");
     default:
       return InvalidField("kind", absl::StrCat("no observer has the number ", static_cast<int>(message.kind()),
                                                "; the server may be older than the client"));
@@ -92,8 +93,8 @@ absl::StatusOr<ObserverConfig> DecodeObserver(const v1::ObserverConfig& message,
                                                        " to ", kMaxDimensions - 1));
     }
     if (observer.kind == ObserverKind::kReferenceHistogram || observer.kind == ObserverKind::kPassive) {
-      return InvalidField("channel_axis", absl::StrCat("not for observer ", ObserverKindName(observer.kind),
-                                                       "; leave it out"));
+      return InvalidField("channel_axis",
+                          absl::StrCat("not for observer ", ObserverKindName(observer.kind), "; leave it out"));
     }
     observer.channel_axis = message.channel_axis();
   }
@@ -180,9 +181,8 @@ v1::ObserverConfig EncodeObserverConfig(const ObserverConfig& config) {
   v1::ObserverConfig message;
   message.set_kind(static_cast<v1::ObserverKind>(static_cast<int>(config.kind) + 1));
   if (config.kind == ObserverKind::kEma) {
-    message.mutable_ema()->set_convention(config.ema.convention == EmaConvention::kMegengine
-                                              ? v1::EMA_CONVENTION_MEGENGINE
-                                              : v1::EMA_CONVENTION_PYTORCH);
+    message.mutable_ema()->set_convention(
+        config.ema.convention == EmaConvention::kMegengine ? v1::EMA_CONVENTION_MEGENGINE : v1::EMA_CONVENTION_PYTORCH);
     message.mutable_ema()->set_weight(config.ema.weight);
   }
   if (config.kind == ObserverKind::kReferenceHistogram) {

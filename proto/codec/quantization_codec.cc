@@ -92,8 +92,8 @@ absl::StatusOr<MethodSpec> DecodeMethodSpec(const v1::MethodSpec& method) {
     if (!v1::EntropyVariant_IsValid(method.entropy_variant())) {
       return UnknownNumber("entropy_variant", "entropy variant", method.entropy_variant());
     }
-    spec.entropy_variant = method.entropy_variant() == v1::ENTROPY_VARIANT_MXNET ? EntropyVariant::kMxnet
-                                                                                 : EntropyVariant::kTensorrt;
+    spec.entropy_variant =
+        method.entropy_variant() == v1::ENTROPY_VARIANT_MXNET ? EntropyVariant::kMxnet : EntropyVariant::kTensorrt;
   }
   if (absl::Status status = CheckMethod(spec); !status.ok()) {
     return InvalidField(MethodName(spec.method), std::string(status.message()));

@@ -58,7 +58,8 @@ absl::Status ObserveStream::HandleStep(const v1::Update& update, LayerBinding* b
     return annotate(v1::ERROR_REASON_TENSOR_INVALID,
                     absl::StrCat("its observer (", ObserverKindName(binding->observer->kind),
                                  ") depends on whole steps, and this chunk is a part of a tensor; send tensors of up "
-                                 "to ", kMaxTensorChunkBytes, " bytes in one chunk, reduce larger ones in the client"));
+                                 "to ",
+                                 kMaxTensorChunkBytes, " bytes in one chunk, reduce larger ones in the client"));
   }
   ObserverConfig ranges_alone = *binding->observer;
   ranges_alone.kind = ObserverKind::kMinMax;

@@ -107,7 +107,8 @@ absl::Status Session::SetQParams(const std::string& layer, absl::Span<const QPar
   if (deleted_) return DeletedError();
   if (record_.sealed) {
     return MakeError(v1::ERROR_REASON_SESSION_SEALED,
-                     absl::StrCat("session ", Quoted(name_), " is sealed; its results are final"), {{"session", name_}});
+                     absl::StrCat("session ", Quoted(name_), " is sealed; its results are final"),
+                     {{"session", name_}});
   }
   auto found = layers_.find(layer);
   if (found == layers_.end() && layers_.size() >= limits_.max_layers) {

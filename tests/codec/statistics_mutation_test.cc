@@ -15,6 +15,7 @@
 namespace calib {
 namespace {
 
+using test::IsHistogramHandle;
 using test::KindOfHandle;
 using test::Rng;
 
