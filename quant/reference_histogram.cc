@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -72,7 +73,9 @@ absl::Status CheckGrid(const ReferenceOptions& options, const ReferenceGrid& gri
   if (grid.bins % 2 == 0 || grid.bins < options.bins || grid.bins > options.max_bins) {
     return BadState("its number of bins");
   }
-  if (!std::isfinite(grid.high) || grid.high <= 0 || grid.low != -grid.high) return BadState("its grid");
+  // Values are up to the greatest float32, and the last step of growth adds at most a bin.
+  constexpr double kGreatest = 4.0 * std::numeric_limits<float>::max();
+  if (!(grid.high > 0) || grid.high > kGreatest || grid.low != -grid.high) return BadState("its grid");
   // The threshold grows by whole bins, rounded.
   constexpr double kRounding = 1 + 1e-9;
   if (-range.min > grid.high * kRounding || range.max > grid.high * kRounding) return BadState("its range");

@@ -150,6 +150,9 @@ absl::Status CountOnGrid(ReferenceRule rule, const ReferenceGrid& grid, const Te
     return absl::InvalidArgumentError(
         absl::StrCat(tensor.data.size(), " bytes are not whole elements of ", size, " bytes"));
   }
+  if (!(grid.low <= grid.high) || !std::isfinite(grid.high - grid.low)) {
+    return absl::InvalidArgumentError(absl::StrCat("no bins can lie from ", grid.low, " to ", grid.high));
+  }
   counts->assign(grid.bins, 0);
   if (grid.bins == 0) return absl::OkStatus();
   WithBins(rule, grid, [&](const auto& bins) {

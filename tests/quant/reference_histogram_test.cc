@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -280,6 +281,34 @@ TEST(ReferenceHistogramTest, Restores) {
   }
 }
 
+// Whatever a store or the wire says, a state is refused or goes on.
+TEST(ReferenceHistogramTest, RestoredStatesGoOn) {
+  const float ends[] = {0, kLeast, 1e-38f, 1, 3.25f, 1e20f, 1e38f, kGreatest};
+  const double highs[] = {0.5, 1e-320, 1e-30, 1, 3.25, 1e38, kGreatest, 1e39, 1e308, kNan};
+  std::mt19937 random(8);
+  const auto end = [&] { return ends[random() % std::size(ends)] * (random() % 2 == 0 ? 1.0f : -1.0f); };
+  int restored = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const ReferenceOptions options = {kRules[random() % 4], 101, random() % 2 == 0 ? 101u : 0u};
+    Range range = RangeOf(std::vector<float>{end(), end(), end()});
+    if (random() % 10 == 0) range.max = std::array{kNan, kInfinity, -kInfinity}[random() % 3];
+    ReferenceGrid grid = {range.min, range.max, 101};
+    if (options.rule == ReferenceRule::kMxnet || random() % 10 == 0) {
+      grid.high = highs[random() % std::size(highs)];
+      grid.low = -grid.high;
+    }
+    auto histogram = ReferenceHistogram::Restore(options, grid, range, 1, std::vector<double>(101, 0.0));
+    if (!histogram.ok()) continue;
+    ++restored;
+    for (int step = 0; step < 3; ++step) {
+      const absl::Status status = Feed(std::vector<float>{end(), end()}, &*histogram);
+      EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kResourceExhausted) << status;
+    }
+    EXPECT_TRUE(std::isfinite(Mass(*histogram)));
+  }
+  EXPECT_GT(restored, 5000);
+}
+
 TEST(ReferenceHistogramTest, CountsEveryElementType) {
   const ReferenceGrid grid = {-2, 2, 8};
   const std::vector<uint16_t> bfloat16 = {0x3f80, 0xbf80, 0x4000, 0x4040, 0x7fc0};  // 1, -1, 2, 3, NaN
@@ -298,6 +327,17 @@ TEST(ReferenceHistogramTest, CountsEveryElementType) {
       EXPECT_EQ(same, counts);
       view.data.remove_suffix(1);
       EXPECT_EQ(CountOnGrid(rule, grid, view, &same).code(), absl::StatusCode::kInvalidArgument);
+    }
+  }
+}
+
+TEST(ReferenceHistogramTest, CountsOnSensibleGridsOnly) {
+  for (const ReferenceRule rule : kRules) {
+    for (const ReferenceGrid& grid :
+         {ReferenceGrid{1, -1, 4}, {kNan, 1, 4}, {-1, kInfinity, 4}, {-1.7e308, 1e308, 4}}) {
+      std::vector<uint64_t> counts;
+      EXPECT_EQ(CountOnGrid(rule, grid, test::View(std::vector<float>{0}), &counts).code(),
+                absl::StatusCode::kInvalidArgument);
     }
   }
 }
