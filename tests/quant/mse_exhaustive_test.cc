@@ -163,6 +163,38 @@ TEST(MseAgainstOthersTest, IsNeverWorse) {
   EXPECT_GT(compared, 300);
 }
 
+// The search keeps to what each preset does with a scale, so that it never loses to the preset's own minmax.
+TEST(MseAgainstOthersTest, IsNeverWorseUnderAnyPreset) {
+  int compared = 0;
+  for (const GoldenLayer& layer : GoldenLayers()) {
+    const LayerStatistics statistics = test::ObserveValues(layer.values);
+    for (const QuantPreset preset :
+         {QuantPreset::kPytorch, QuantPreset::kTensorrt, QuantPreset::kMegengine, QuantPreset::kOnnxruntime,
+          QuantPreset::kMxnet, QuantPreset::kAimet, QuantPreset::kMmrazor}) {
+      for (const char* type : {"int1", "uint1", "int4", "int8", "uint8", "auto8", "int16", "int32", "fp8_e4m3"}) {
+        for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
+          for (const bool power_of_two : {false, true}) {
+            QuantSpec spec;
+            spec.preset = preset;
+            spec.type = *ParseQuantType(type);
+            spec.scheme = scheme;
+            spec.power_of_two_scale = power_of_two;
+            if (!ResolveSpec(spec).ok()) continue;
+            const auto best = Calibrate(statistics, {CalibrationMethod::kMse}, spec);
+            const auto minmax = Calibrate(statistics, {CalibrationMethod::kMinMax}, spec);
+            ASSERT_TRUE(best.ok() && minmax.ok());
+            EXPECT_LE(best->error->squared_error, minmax->error->squared_error + 1e-13 * minmax->error->square_sum)
+                << layer.name << " preset " << static_cast<int>(preset) << " " << type << " "
+                << static_cast<int>(scheme) << (power_of_two ? " power of two" : "");
+            ++compared;
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(compared, 2000);
+}
+
 // Other norms, against a grid of scales (and all zero points) on a sample.
 TEST(MseNormTest, IsWithinFivePerCentOfAGridOnFewValues) {
   for (const GoldenLayer& layer : GoldenLayers()) {
