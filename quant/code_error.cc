@@ -1,17 +1,32 @@
 #include "quant/code_error.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstddef>
 
 #include "absl/types/span.h"
 
 namespace calib {
 namespace {
 
-// FP8's layout.
-int MantissaBits(CodeKind kind) { return kind == CodeKind::kFloat8E4M3 ? 3 : 2; }
-int LeastExponent(CodeKind kind) { return kind == CodeKind::kFloat8E4M3 ? -6 : -14; }
+using Bin = BinModel::Bin;
+
+double UniformMass(const Bin& bin) { return bin.mass - bin.at_begin - bin.at_end; }
+
+// The FP8 number nearest to y by its place among the numbers, and the gap between numbers about y.
+struct Nearest {
+  size_t place;
+  double gap;
+};
+
+// REQUIRES: 0 <= y < the greatest number.
+Nearest NearestFloat8(CodeKind kind, double y) {
+  const int bits = kind == CodeKind::kFloat8E4M3 ? 3 : 2, least = kind == CodeKind::kFloat8E4M3 ? -6 : -14;
+  const int exponent = std::max(static_cast<int>(std::bit_cast<uint64_t>(y) >> 52) - 1023, least);
+  const double gap = std::bit_cast<double>(static_cast<uint64_t>(exponent - bits + 1023) << 52);
+  const double inverse = std::bit_cast<double>(static_cast<uint64_t>(bits - exponent + 1023) << 52);
+  return {static_cast<size_t>(y * inverse + 0.5) + (static_cast<size_t>(exponent - least) << bits), gap};
+}
 
 }  // namespace
 
@@ -26,61 +41,110 @@ double Float8SquaredError(const BinModel::Side& side, CodeKind kind, double step
   return side.square_sum() - 2 * step * excess;
 }
 
-NormError::NormError(CodeKind kind, double norm, double unit) : kind_(kind), norm_(norm), unit_(unit) {
+NormError::NormError(const BinModel::Side& side, CodeKind kind, double norm, double unit)
+    : side_(side), kind_(kind), norm_(norm), unit_(unit) {
+  constexpr double kWidth = 0.5 / kIntervals;
+  for (size_t i = 0; i <= kIntervals; ++i) {
+    const double distance = static_cast<double>(i) * kWidth, power = std::pow(distance, norm);
+    table_[i] = {distance * power / (norm + 1), power * kWidth};
+  }
+  whole_gap_ = 2 * Antiderivative(0.5);
+  below_.reserve(side.bins().size() + 1);
+  below_.push_back(0);
+  for (const Bin& bin : side.bins()) {
+    const double begin = bin.begin / unit, end = bin.end / unit;
+    double sum = bin.at_begin * std::pow(begin, norm) + bin.at_end * std::pow(end, norm);
+    if (end > begin) sum += UniformMass(bin) / (end - begin) * (Antiderivative(end) - Antiderivative(begin));
+    below_.push_back(below_.back() + sum);
+  }
   if (!IsFloat8(kind)) return;
   const absl::Span<const double> numbers = Float8Numbers(kind);
   for (size_t i = 1; i < numbers.size(); ++i) {
-    whole_gaps_[i] = whole_gaps_[i - 1] + 2 * std::pow((numbers[i] - numbers[i - 1]) / 2, norm + 1) / (norm + 1);
+    const double gap_power = std::pow(numbers[i] - numbers[i - 1], norm + 1);
+    whole_gaps_[i] = whole_gaps_[i - 1] + whole_gap_ * gap_power;
+    gap_powers_[i] = gap_power;
   }
 }
 
-NormError::Rounded NormError::Round(double y, double levels) const {
-  if (!IsFloat8(kind_)) {
-    // The clamp keeps the conversion in range.
-    const double code = static_cast<double>(static_cast<int64_t>(std::min(y + 0.5, levels)));
-    return {code, code};
-  }
+double NormError::Antiderivative(double distance) const {
+  return std::copysign(std::pow(std::abs(distance), norm_ + 1) / (norm_ + 1), distance);
+}
+
+double NormError::SmallAntiderivative(double distance) const {
+  const double place = std::abs(distance) * (2 * kIntervals);
+  const size_t interval = std::min(static_cast<size_t>(place), kIntervals - 1);
+  const double t = place - static_cast<double>(interval);
+  const Knot &a = table_[interval], &b = table_[interval + 1];
+  const double rise = b.value - a.value;
+  const double value =
+      a.value + t * (a.slope + t * (3 * rise - 2 * a.slope - b.slope + t * (a.slope + b.slope - 2 * rise)));
+  return std::copysign(value, distance);
+}
+
+double NormError::IntegerIntegral(double y, double levels) const {
+  if (y > levels + 0.5) return levels * whole_gap_ + Antiderivative(y - levels);
+  const double code = std::min(static_cast<double>(static_cast<int64_t>(y + 0.5)), levels);
+  return code * whole_gap_ + SmallAntiderivative(y - code);
+}
+
+double NormError::Float8Integral(double y) const {
   const absl::Span<const double> numbers = Float8Numbers(kind_);
-  if (y >= numbers.back()) return {numbers.back(), static_cast<double>(numbers.size() - 1)};
-  const int least = LeastExponent(kind_), bits = MantissaBits(kind_);
-  const int exponent = y > 0 ? std::max(std::ilogb(y), least) : least;
-  const double mantissa = std::floor(std::ldexp(y, bits - exponent) + 0.5);
-  return {std::ldexp(mantissa, exponent - bits), mantissa + static_cast<double>((exponent - least) << bits)};
+  if (y >= numbers.back()) return whole_gaps_[numbers.size() - 1] + Antiderivative(y - numbers.back());
+  const Nearest nearest = NearestFloat8(kind_, y);
+  const double distance = y - numbers[nearest.place];
+  const size_t upper = distance < 0 ? nearest.place : nearest.place + 1;
+  return whole_gaps_[nearest.place] + gap_powers_[upper] * SmallAntiderivative(distance / nearest.gap);
 }
 
-double NormError::WholeGaps(double place) const {
-  return IsFloat8(kind_) ? whole_gaps_[static_cast<size_t>(place)] : place * 2 * std::pow(0.5, norm_ + 1) / (norm_ + 1);
+double NormError::Distance(double y, double levels) const {
+  if (!IsFloat8(kind_)) return y - static_cast<double>(static_cast<int64_t>(std::min(y + 0.5, levels)));
+  const absl::Span<const double> numbers = Float8Numbers(kind_);
+  return y - (y >= numbers.back() ? numbers.back() : numbers[NearestFloat8(kind_, y).place]);
 }
 
-double NormError::Error(const BinModel::Side& side, double step, int64_t levels) const {
-  const double inverse = 1 / step, top = static_cast<double>(levels), gap = WholeGaps(1);
+double NormError::Error(double step, int64_t levels) const {
+  const absl::Span<const Bin> bins = side_.bins();
   const bool float8 = IsFloat8(kind_);
-  // In steps: the integral of |distance|^norm from zero to y.
-  double last_y = 0, last_integral = 0;
-  const auto integral = [&](double y) {
-    if (y == last_y) return last_integral;
-    const Rounded rounded = Round(y, top);
-    const double distance = y - rounded.number, magnitude = std::abs(distance);
-    const double part = std::pow(magnitude, norm_ + 1) / (norm_ + 1);
-    last_y = y;
-    last_integral = (float8 ? WholeGaps(rounded.place) : rounded.place * gap) + std::copysign(part, distance);
-    return last_integral;
-  };
-  const auto point = [&](double y) { return std::pow(std::abs(y - Round(y, top).number), norm_); };
-  double error = 0;
-  for (const BinModel::Bin& bin : side.bins()) {
-    const double begin = bin.begin * inverse, end = bin.end * inverse;
-    if (bin.at_end > 0) error += bin.at_end * point(end);
-    if (bin.begin == bin.end) continue;
-    if (bin.at_begin > 0) error += bin.at_begin * point(begin);
-    const double before = integral(begin);
-    error += (bin.mass - bin.at_begin - bin.at_end) * (integral(end) - before) / (end - begin);
+  const double inverse = 1 / step, top = static_cast<double>(levels);
+  if (!float8 && levels == 0) return sum();
+  // Values that go to zero.
+  const double middle = (float8 ? Float8Numbers(kind_)[1] : 1.0) * step / 2;
+  const auto first = std::partition_point(bins.begin(), bins.end(), [&](const Bin& bin) { return bin.end <= middle; });
+  const auto integral = [&](double y) { return float8 ? Float8Integral(y) : IntegerIntegral(y, top); };
+  double error = 0, last = -1, last_integral = 0;
+  for (auto bin = first; bin != bins.end(); ++bin) {
+    const double begin = bin->begin * inverse, end = bin->end * inverse;
+    if (bin->at_end > 0) error += bin->at_end * std::pow(std::abs(Distance(end, top)), norm_);
+    if (bin->begin == bin->end) continue;
+    if (bin->at_begin > 0) error += bin->at_begin * std::pow(std::abs(Distance(begin, top)), norm_);
+    const double before = begin == last ? last_integral : integral(begin);
+    last = end;
+    last_integral = integral(end);
+    error += UniformMass(*bin) / (end - begin) * (last_integral - before);
   }
-  return error * std::pow(step / unit_, norm_);
+  return below_[static_cast<size_t>(first - bins.begin())] + error * std::pow(step / unit_, norm_);
 }
 
-double NormError::Sum(const BinModel::Side& side) const {
-  return side.greatest() > 0 ? NormError(CodeKind::kInteger, norm_, unit_).Error(side, side.greatest(), 0) : 0;
+double NormError::Gain(double step, int64_t levels) const {
+  const absl::Span<const Bin> bins = side_.bins();
+  const double inverse = 1 / step, near = static_cast<double>(levels), far = near + 1, middle = near + 0.5;
+  const auto antiderivative = [&](double y) { return Antiderivative(y - near) - Antiderivative(y - far); };
+  double gain = 0, last = -1, last_antiderivative = 0;
+  for (auto bin = bins.rbegin(); bin != bins.rend() && bin->end * inverse > middle; ++bin) {
+    const double begin = bin->begin * inverse, end = bin->end * inverse, from = std::max(begin, middle);
+    if (bin->at_end > 0) {
+      gain += bin->at_end * (std::pow(end - near, norm_) - std::pow(std::abs(end - far), norm_));
+    }
+    if (bin->begin == bin->end) continue;
+    if (bin->at_begin > 0 && begin > middle) {
+      gain += bin->at_begin * (std::pow(begin - near, norm_) - std::pow(std::abs(begin - far), norm_));
+    }
+    const double upper = end == last ? last_antiderivative : antiderivative(end);
+    last = from;
+    last_antiderivative = antiderivative(from);
+    gain += UniformMass(*bin) / (end - begin) * (upper - last_antiderivative);
+  }
+  return gain * std::pow(step / unit_, norm_);
 }
 
 }  // namespace calib

@@ -116,10 +116,12 @@ ClipRange RangeForParams(const QuantRules& rules, double scale, int64_t zero_poi
 double LeastScale(const QuantRules& rules) {
   // A hair more, so that rounding does not fall back to a limit.
   constexpr double kMore = 1 + 0x1p-20;
-  const double width = rules.symmetric ? 2 * rules.symmetric_divisor() : static_cast<double>(rules.qmax - rules.qmin);
-  return std::max({std::max(0.0f, rules.zero_amplitude) / rules.symmetric_divisor() * kMore,
-                   rules.least_width / width * kMore, static_cast<double>(rules.scale_floor),
-                   static_cast<double>(rules.least_scale), static_cast<double>(kLeastNormal)});
+  const double floors = std::max({rules.scale_floor, rules.least_scale, kLeastNormal});
+  if (!rules.symmetric) {
+    return std::max(floors, rules.least_width / static_cast<double>(rules.qmax - rules.qmin) * kMore);
+  }
+  const double least_amplitude = std::max<double>(rules.zero_amplitude, rules.least_width / 2);
+  return std::max(floors, least_amplitude / rules.symmetric_divisor() * kMore);
 }
 
 }  // namespace calib

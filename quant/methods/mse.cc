@@ -130,7 +130,8 @@ ClipRange MseRange(const BinModel& model, const QuantRules& rules, double norm) 
   const MseSearch search(model, rules, norm);
   if (search.widest() <= search.least_scale() / 2) return full;
 
-  constexpr size_t kValleys = 6;
+  // Other norms cost more for each candidate, and are asked for coarse types.
+  const size_t most_valleys = norm == 2 ? 6 : 3;
   constexpr int kRounds = 3;
   std::vector<ClipRange> ranges = {full};
   const auto add = [&](const Candidate& found) {
@@ -140,7 +141,7 @@ ClipRange MseRange(const BinModel& model, const QuantRules& rules, double norm) 
     for (const Candidate& found : SweepPowersOfTwo(search)) add(found);
   } else {
     const std::vector<Candidate> sweep = Sweep(search, rules);
-    for (const size_t place : Valleys(sweep, search.widest(), kValleys)) {
+    for (const size_t place : Valleys(sweep, search.widest(), most_valleys)) {
       add(sweep[place]);
       add(Refine(search, sweep, place, kRounds));
     }

@@ -10,12 +10,18 @@ namespace calib {
 MseSearch::MseSearch(const BinModel& model, const QuantRules& rules, double norm)
     : model_(model),
       rules_(rules),
-      squares_(norm == 2),
-      norm_(rules.kind, norm, std::max(model.positive().greatest(), model.negative().greatest())),
-      noise_(
-          std::ldexp(squares_ ? model.square_sum() : norm_.Sum(model.positive()) + norm_.Sum(model.negative()), -44)),
+      norm_(norm),
+      amplitude_(std::max(model.positive().greatest(), model.negative().greatest())),
       least_scale_(LeastScale(rules)),
-      widest_(FullScale()) {}
+      widest_(FullScale()) {
+  double sum = model.square_sum();
+  if (!squares()) {
+    positive_.emplace(model.positive(), rules.kind, norm, amplitude_);
+    negative_.emplace(model.negative(), rules.kind, norm, amplitude_);
+    sum = positive_->sum() + negative_->sum();
+  }
+  noise_ = std::ldexp(sum, -44);
+}
 
 double MseSearch::FullScale() {
   const double high = model_.positive().greatest(), low = model_.negative().greatest();
@@ -37,16 +43,13 @@ double MseSearch::MostInside(double scale) const {
     half_step = (numbers.back() - numbers[numbers.size() - 2]) / 2;
   }
   const double count = model_.positive().mass() + model_.negative().mass();
-  if (squares_) return count * half_step * half_step * scale * scale;
-  return count * std::pow(half_step * scale / std::max(model_.positive().greatest(), model_.negative().greatest()),
-                          norm_.norm());
+  if (squares()) return count * half_step * half_step * scale * scale;
+  return count * std::pow(half_step * scale / amplitude_, norm_);
 }
 
 double MseSearch::Error(double scale, int64_t zero_point) const {
   const int64_t above = rules_.qmax - zero_point, below = zero_point - rules_.qmin;
-  if (!squares_) {
-    return norm_.Error(model_.positive(), scale, above) + norm_.Error(model_.negative(), scale, below);
-  }
+  if (!squares()) return positive_->Error(scale, above) + negative_->Error(scale, below);
   if (IsFloat8(rules_.kind)) {
     return Float8SquaredError(model_.positive(), rules_.kind, scale) +
            Float8SquaredError(model_.negative(), rules_.kind, scale);
@@ -58,14 +61,14 @@ MseSearch::Candidate MseSearch::Evaluate(double scale) const {
   Candidate candidate{scale, rules_.symmetric_zero_point};
   if (!rules_.symmetric) {
     candidate.zero_point = BestZeroPoint(scale);
-    if (!squares_) candidate.zero_point = BestZeroPointOfNorm(scale, candidate.zero_point);
+    if (!squares()) candidate.zero_point = BestZeroPointOfNorm(scale, candidate.zero_point);
   }
   candidate.error = std::max(Error(scale, candidate.zero_point), noise_);
   return candidate;
 }
 
 double MseSearch::Judge(const QParams& params) const {
-  if (squares_) return EvaluateError(model_, rules_, params).squared_error;
+  if (squares()) return EvaluateError(model_, rules_, params).squared_error;
   return Error(params.scale, std::clamp(params.zero_point, rules_.qmin, rules_.qmax));
 }
 
@@ -86,28 +89,34 @@ int64_t MseSearch::BestZeroPoint(double scale) const {
   return rules_.qmax - above;
 }
 
-// Convex for every norm from 1 on, for the same reason: downhill from the start in growing strides, then in halves.
+bool MseSearch::OneMoreAbove(double scale, int64_t above) const {
+  return positive_->Gain(scale, above) > negative_->Gain(scale, steps_ - above - 1);
+}
+
+// Convex for every norm from 1 on, for the same reason. The best split is not far from that of the squares: from there
+// in growing strides until it is passed, then by bisection.
 int64_t MseSearch::BestZeroPointOfNorm(double scale, int64_t start) const {
-  int64_t best = start;
-  double least = Error(scale, start);
-  for (const int64_t direction : {1, -1}) {
-    int64_t stride = 1;
-    bool growing = true;
-    while (stride > 0) {
-      const int64_t next = best + direction * stride;
-      const double error =
-          next >= rules_.qmin && next <= rules_.qmax ? Error(scale, next) : std::numeric_limits<double>::infinity();
-      if (error < least) {
-        best = next;
-        least = error;
-      } else {
-        growing = false;
-      }
-      stride = growing ? stride * 2 : stride / 2;
+  int64_t least = 0, greatest = steps_;  // the best number of levels above is in between
+  for (int64_t at = std::min(rules_.qmax - start, steps_ - 1), stride = 1; least < greatest; stride *= 2) {
+    if (OneMoreAbove(scale, at)) {
+      least = at + 1;
+      if (greatest < steps_) break;
+      at = std::min(at + stride, steps_ - 1);
+    } else {
+      greatest = at;
+      if (least > 0) break;
+      at = std::max<int64_t>(at - stride, 0);
     }
-    if (best != start) break;
   }
-  return best;
+  while (least < greatest) {
+    const int64_t middle = least + (greatest - least) / 2;
+    if (OneMoreAbove(scale, middle)) {
+      least = middle + 1;
+    } else {
+      greatest = middle;
+    }
+  }
+  return rules_.qmax - least;
 }
 
 }  // namespace calib

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 
 #include "quant/bin_model.h"
 #include "quant/code_error.h"
@@ -11,7 +12,8 @@
 namespace calib {
 
 // Evaluates scales on one model, for MseRange. Errors are sums of |x - quantized x|^norm, squares in units of 1, other
-// norms in units of the greatest magnitude to that power. Borrows both; immutable; allocates nothing.
+// norms in units of the greatest magnitude to that power. Borrows both; allocates when
+// made only; immutable.
 class MseSearch {
  public:
   // A scale, the best zero point with it, and what they cost.
@@ -41,17 +43,21 @@ class MseSearch {
   double Judge(const QParams& params) const;
 
  private:
+  bool squares() const { return norm_ == 2; }
   double FullScale();
   // Error of a scale and zero point, quickly.
   double Error(double scale, int64_t zero_point) const;
   // Where the squared error is least, or the error of the norm.
   int64_t BestZeroPoint(double scale) const;
   int64_t BestZeroPointOfNorm(double scale, int64_t start) const;
+  // Whether the norm's error falls when one level more is above zero, and one less below.
+  bool OneMoreAbove(double scale, int64_t above) const;
 
   const BinModel& model_;
   const QuantRules& rules_;
-  bool squares_;
-  NormError norm_;
+  double norm_;
+  double amplitude_;
+  std::optional<NormError> positive_, negative_;  // for other norms than 2
   double noise_;
   double least_scale_;
   int64_t steps_ = 0;

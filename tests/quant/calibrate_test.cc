@@ -39,9 +39,11 @@ LayerQParams MustCalibrate(const LayerStatistics& statistics, CalibrationMethod 
 void ExpectSane(const std::vector<float>& values, const std::string& name) {
   const LayerStatistics statistics = ObserveValues(values);
   for (const CalibrationMethod method : kMethods) {
-    for (const QuantPreset preset : {QuantPreset::kPytorch, QuantPreset::kTensorrt}) {
+    for (const QuantPreset preset :
+         {QuantPreset::kPytorch, QuantPreset::kTensorrt, QuantPreset::kMegengine, QuantPreset::kOnnxruntime,
+          QuantPreset::kMxnet, QuantPreset::kAimet, QuantPreset::kMmrazor}) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
-        if (preset == QuantPreset::kTensorrt && scheme == QuantScheme::kAffine) continue;
+        if (!ResolveSpec(Spec("int8", scheme, preset)).ok()) continue;
         for (const char* type : {"int2", "int8", "uint8", "int16", "uint16"}) {
           const std::string what = name + " " + std::string(MethodName(method)) + " " + type;
           const LayerQParams result = MustCalibrate(statistics, method, Spec(type, scheme, preset));
@@ -224,6 +226,49 @@ TEST(CalibrateTest, ChannelWithoutValuesGetsTheEmptyRange) {
     EXPECT_EQ(result.range.nan, 1u);
     EXPECT_EQ(result.error->count, 2);
   }
+}
+
+TEST(CalibrateTest, AutoTypeFollowsTheLayer) {
+  const auto rules = [](const std::vector<float>& values, QuantPreset preset) {
+    return MustCalibrate(ObserveValues(values), CalibrationMethod::kMinMax,
+                         Spec("auto8", QuantScheme::kSymmetric, preset));
+  };
+  const LayerQParams without = rules({0, 3}, QuantPreset::kMxnet), with = rules({-1e-40f, 3}, QuantPreset::kMxnet);
+  EXPECT_EQ(without.rules.qmin, 0);
+  EXPECT_EQ(without.params[0], (QParams{3.0f / 255, 0}));
+  EXPECT_EQ(with.rules.qmin, -127);
+  EXPECT_EQ(with.params[0], (QParams{3.0f / 127, 0}));
+  // One type for the layer, though one of its channels has no negative value.
+  ObserverConfig config;
+  config.channel_axis = 1;
+  QuantSpec spec = Spec("auto8", QuantScheme::kSymmetric, QuantPreset::kMxnet);
+  spec.granularity = QuantGranularity::kPerChannel;
+  const LayerQParams channels =
+      MustCalibrate(ObserveLayer({1, -2, 3, 4}, {2, 2}, config), CalibrationMethod::kMinMax, spec);
+  EXPECT_EQ(channels.params[0], (QParams{3.0f / 127, 0}));
+  EXPECT_EQ(channels.params[1], (QParams{4.0f / 127, 0}));
+}
+
+TEST(CalibrateTest, OneSidedPercentileAndNormReachTheirMethods) {
+  std::mt19937_64 rng(8);
+  std::normal_distribution<float> gauss;
+  std::vector<float> values(10000);
+  for (float& x : values) x = gauss(rng);
+  const LayerStatistics statistics = ObserveValues(values);
+  MethodSpec percentile{CalibrationMethod::kPercentile};
+  percentile.percentile = 99;
+  percentile.one_sided = true;
+  const auto one_sided = Calibrate(statistics, percentile, Spec("int8", QuantScheme::kAffine));
+  ASSERT_TRUE(one_sided.ok());
+  EXPECT_EQ(one_sided->clip[0].min, one_sided->range.min);
+  EXPECT_NEAR(one_sided->clip[0].max, 2.33, 0.1);
+  MethodSpec mse{CalibrationMethod::kMse};
+  const auto squares = Calibrate(statistics, mse, Spec("int4", QuantScheme::kSymmetric));
+  mse.norm = 1;
+  const auto magnitudes = Calibrate(statistics, mse, Spec("int4", QuantScheme::kSymmetric));
+  ASSERT_TRUE(squares.ok() && magnitudes.ok());
+  EXPECT_LT(magnitudes->clip[0].max, squares->clip[0].max);
+  EXPECT_GT(magnitudes->error->squared_error, squares->error->squared_error);  // ExpectedError is of squares always
 }
 
 TEST(CalibrateTest, FloorYieldsToTheSearch) {
