@@ -127,7 +127,7 @@ void BinModel::Side::Finish(const LowerEdge& lower_edge) {
   excess_ = excess;
 }
 
-BinModel::BinModel(const EqualWidthHistogram& histogram) : min_(histogram.low), max_(histogram.high) {
+BinModel::BinModel(const EqualWidthHistogram& histogram, double min, double max) : min_(min), max_(max) {
   const size_t count = histogram.counts.size();
   const auto edge = [&](size_t i) {
     return i == count ? histogram.high

@@ -7,6 +7,7 @@
 #include "google/protobuf/util/json_util.h"
 #include "google/protobuf/util/time_util.h"
 #include "proto/codec/quantization_codec.h"
+#include "quant/observer_config.h"
 
 namespace calib::cli {
 namespace {
@@ -36,14 +37,10 @@ std::string MethodName(const v1::MethodSpec& method) {
 }
 
 std::string ObserverName(const v1::ObserverConfig& observer) {
-  switch (observer.kind()) {
-    case v1::OBSERVER_KIND_HISTOGRAM:
-      return "histogram";
-    case v1::OBSERVER_KIND_MINMAX:
-      return "minmax";
-    default:
-      return absl::StrCat("observer ", static_cast<int>(observer.kind()));
+  if (!v1::ObserverKind_IsValid(observer.kind()) || observer.kind() == v1::OBSERVER_KIND_UNSPECIFIED) {
+    return absl::StrCat("observer ", static_cast<int>(observer.kind()));
   }
+  return std::string(ObserverKindName(static_cast<ObserverKind>(observer.kind() - 1)));
 }
 
 Json ToJson(const v1::LayerQParams& layer) {

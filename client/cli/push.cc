@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -75,10 +76,18 @@ struct PushCommand {
     for (const std::string& argument : arguments) {
       absl::StatusOr<PushSource> source = OpenPushSource(argument);
       if (!source.ok()) return source.status();
-      if (!config->rules.Match(source->layer).has_value()) {
-        std::cerr << "calibctl: session " << session << " skips layer " << Printable(source->layer) << ": not pushed\n";
+      const std::optional<ObserverConfig> observer = config->rules.Match(source->layer);
+      if (!observer.has_value() || observer->kind == ObserverKind::kPassive) {
+        std::cerr << "calibctl: session " << session << (observer.has_value() ? " takes no data of passive" : " skips")
+                  << " layer " << Printable(source->layer) << ": not pushed\n";
         continue;
       }
+      if (DependsOnOrder(observer->kind) && ranks > 1) {
+        return absl::InvalidArgumentError(absl::StrCat("layer ", Printable(source->layer), " has an observer of kind ",
+                                                       ObserverKindName(observer->kind),
+                                                       ", which takes whole steps in order: push it with --ranks 1"));
+      }
+      source->whole_steps = DependsOnOrder(observer->kind);
       layers.insert(source->layer);
       sources.push_back(*std::move(source));
     }

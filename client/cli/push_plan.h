@@ -21,6 +21,7 @@ struct PushSource {
   uint64_t steps;
   std::vector<uint64_t> step_shape;
   uint64_t step_elements;
+  bool whole_steps = false;  // a step is handed over at once, since the layer's observer depends on order
 };
 
 // Opens LAYER=FILE.npy, cut at the first '='. INVALID_ARGUMENT without a '=' or a layer; else NpyFile::Open's errors.

@@ -118,7 +118,8 @@ absl::Status PushRun::PushSteps(int rank, client::Worker* worker) {
 absl::Status PushRun::PushPart(const PushSource& source, const PushStep& step, const ElementRun& part,
                                std::vector<uint8_t>* buffer, client::Worker* worker) {
   const uint64_t element_bytes = ElementSize(source.file.type());
-  const uint64_t piece_elements = kPieceBytes / element_bytes;
+  const uint64_t piece_elements =
+      source.whole_steps ? std::max<uint64_t>(1, source.step_elements) : kPieceBytes / element_bytes;
   for (uint64_t begin = part.begin; begin < part.end && !stopping_; begin += piece_elements) {
     const uint64_t elements = std::min(piece_elements, part.end - begin);
     buffer->resize(elements * element_bytes);

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "calib/v1/quantization.pb.h"
@@ -15,7 +17,8 @@ namespace calib::cli {
 CLI::Validator MethodValidator();
 CLI::Validator TypeValidator();
 
-// The options that say how a range becomes qparams: --affine, --symmetric, --narrow, --preset, --per-channel.
+// The options that say how a range becomes qparams: --affine, --symmetric, --narrow, --qmin, --qmax, --reduce-range,
+// --power-of-two, --preset, --per-channel.
 class SpecOptions {
  public:
   explicit SpecOptions(CLI::App* command);
@@ -32,10 +35,14 @@ class SpecOptions {
   bool symmetric_ = false;
   bool narrow_ = false;
   bool per_channel_ = false;
+  bool reduce_range_ = false;
+  bool power_of_two_ = false;
+  CodeRange codes_;
+  CLI::Option* codes_option_ = nullptr;  // --qmin; --qmax comes with it
   std::string preset_;
 };
 
-// The parameters of methods: --percentile and --limit.
+// The parameters of methods: --percentile, --one-sided, --limit, --norm and --entropy-variant.
 class MethodParameters {
  public:
   explicit MethodParameters(CLI::App* command);
@@ -50,10 +57,9 @@ class MethodParameters {
  private:
   MethodSpec ToSpec(const std::string& name) const;
 
-  double percentile_ = MethodSpec().percentile;
-  double limit_ = MethodSpec().coverage;
-  CLI::Option* percentile_option_;
-  CLI::Option* limit_option_;
+  MethodSpec spec_;
+  std::string entropy_variant_ = "mxnet";
+  std::vector<std::pair<CLI::Option*, std::string>> options_;  // with the method that each belongs to
 };
 
 // One method and one spec: --method, --dtype and all of the above, for ComputeQParams and WatchQParams.

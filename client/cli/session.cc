@@ -1,5 +1,6 @@
 #include <iostream>
 #include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/command.h"
@@ -159,6 +160,36 @@ Run ConfigureSwitch(bool enabled, CLI::App* command) {
   };
 }
 
+Run ConfigureSetQParams(CLI::App* command) {
+  const auto request = std::make_shared<v1::SetQParamsRequest>();
+  const auto scales = std::make_shared<std::vector<float>>();
+  const auto zero_points = std::make_shared<std::vector<int64_t>>();
+  AddSessionArgument(request->mutable_session(), command);
+  command->add_option("LAYER", *request->mutable_layer(), "The layer, seen or not")->required()->type_name("");
+  command->add_option("--scale", *scales, "The scale, or one a channel, separated by commas")
+      ->required()
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("S");
+  command->add_option("--zero-point", *zero_points, "One for each scale; the default is 0")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("Z");
+  return [=](const Context& context) -> absl::Status {
+    request->mutable_scale()->Assign(scales->begin(), scales->end());
+    request->mutable_zero_point()->Assign(zero_points->begin(), zero_points->end());
+    const auto response = context.client.SetQParams(*request);
+    if (!response.ok()) return response.status();
+    if (context.options.json) {
+      std::cout << ToLine({{"session", request->session()}, {"layer", request->layer()}, {"scale", *scales}}) << '\n';
+    } else {
+      std::cout << "layer " << Printable(request->layer()) << " of session " << request->session() << " has "
+                << (scales->size() == 1 ? "a scale" : absl::StrCat(scales->size(), " scales")) << " set\n";
+    }
+    return absl::OkStatus();
+  };
+}
+
 constexpr Command kSessionCommands[] = {
     {"create", "Make a session, or confirm that it exists with an equal config",
      "calibctl session create resnet50 --observer histogram", &ConfigureSessionCreate},
@@ -171,6 +202,8 @@ constexpr Command kSessionCommands[] = {
      [](CLI::App* command) { return ConfigureSwitch(true, command); }},
     {"disable", "Ignore what comes for the layers that match", "calibctl session disable resnet50 'layer1.*'",
      [](CLI::App* command) { return ConfigureSwitch(false, command); }},
+    {"set-qparams", "Set scale and zero point of a layer with a passive observer",
+     "calibctl session set-qparams resnet50 head --scale 0.02 --zero-point 3", ConfigureSetQParams},
 };
 
 }  // namespace

@@ -10,7 +10,9 @@
 #include "absl/strings/strip.h"
 #include "client/cli/json_output.h"
 #include "google/protobuf/util/json_util.h"
+#include "proto/codec/config_codec.h"
 #include "quant/bfloat16_histogram.h"
+#include "quant/observer_config.h"
 
 namespace calib::cli {
 namespace {
@@ -25,11 +27,36 @@ struct CreateCommand {
                             "\"observer\": {\"kind\": \"OBSERVER_KIND_HISTOGRAM\"}}]}");
     config->type_name("FILE.json");
     observer_option =
-        command->add_option("--observer", observer, "What is collected of every layer: histogram or minmax")
-            ->check(CLI::IsMember({"histogram", "minmax"}).description(""))
+        command
+            ->add_option("--observer", observer,
+                         "What is collected of every layer: histogram, minmax, ema, reference_histogram "
+                         "or passive")
+            ->check(CLI::Validator(
+                [](std::string& name) { return std::string(ParseObserverKind(name).status().message()); }, ""))
             ->capture_default_str()
             ->type_name("O")
             ->excludes(config);
+    command
+        ->add_option("--ema-convention", ema_convention,
+                     "For ema: megengine, whose weight is the old value's, or pytorch, whose weight is the new one's")
+        ->check(CLI::IsMember({"megengine", "pytorch"}).description(""))
+        ->capture_default_str()
+        ->type_name("C")
+        ->needs(observer_option);
+    weight_option =
+        command->add_option("--ema-weight", ema_weight, "For ema; the default is 0.9 (megengine) or 0.01 (pytorch)");
+    weight_option->type_name("W")->needs(observer_option);
+    command
+        ->add_option("--reference-rule", reference_rule,
+                     "For reference_histogram: megengine, pytorch (1.13), pytorch_current or mxnet")
+        ->check(CLI::Validator(
+            [](std::string& name) { return std::string(ParseReferenceRule(name).status().message()); }, ""))
+        ->capture_default_str()
+        ->type_name("R")
+        ->needs(observer_option);
+    command->add_option("--reference-bins", reference_bins, "For reference_histogram; the default is the rule's own")
+        ->type_name("N")
+        ->needs(observer_option);
     axis_option = command
                       ->add_option("--channel-axis", channel_axis,
                                    "Observe each channel along this axis apart; negative counts from the end")
@@ -47,8 +74,14 @@ struct CreateCommand {
     if (observer_option->count() > 0 || axis_option->count() > 0) {
       v1::LayerRule* const rule = config.add_rules();
       rule->set_pattern("*");
-      rule->mutable_observer()->set_kind(observer == "minmax" ? v1::OBSERVER_KIND_MINMAX : v1::OBSERVER_KIND_HISTOGRAM);
-      if (axis_option->count() > 0) rule->mutable_observer()->set_channel_axis(channel_axis);
+      ObserverConfig parsed;
+      parsed.kind = ParseObserverKind(observer).value();
+      parsed.ema.convention = ema_convention == "pytorch" ? EmaConvention::kPytorch : EmaConvention::kMegengine;
+      parsed.ema.weight = weight_option->count() > 0 ? ema_weight : ema_convention == "pytorch" ? 0.01 : 0.9;
+      parsed.reference.rule = ParseReferenceRule(reference_rule).value();
+      parsed.reference.bins = reference_bins;
+      if (axis_option->count() > 0) parsed.channel_axis = channel_axis;
+      *rule->mutable_observer() = EncodeObserverConfig(parsed);
     }
     return config;
   }
@@ -78,9 +111,14 @@ struct CreateCommand {
   std::string session;
   std::string config_path;
   std::string observer = "histogram";
+  std::string ema_convention = "megengine";
+  double ema_weight = 0;
+  std::string reference_rule = "megengine";
+  uint32_t reference_bins = 0;
   int channel_axis = 0;
   uint32_t mantissa_bits = 0;
   CLI::Option* observer_option;
+  CLI::Option* weight_option;
   CLI::Option* axis_option;
 };
 

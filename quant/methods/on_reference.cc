@@ -44,7 +44,9 @@ absl::StatusOr<EntropyResult> SearchTensorrt(const BinModel& model, double ampli
 BinModel ModelOf(const ReferenceHistogram& reference) {
   const bool counted =
       std::any_of(reference.counts().begin(), reference.counts().end(), [](double count) { return count > 0; });
-  if (HasWidth(reference) && counted) return BinModel(HistogramOf(reference));
+  if (HasWidth(reference) && counted) {
+    return BinModel(HistogramOf(reference), reference.range().min, reference.range().max);
+  }
   // All values equal, or all outside the framework's bins: masses at the extremes.
   ChannelStatistics points;
   points.range = reference.range();
