@@ -85,9 +85,8 @@ absl::StatusOr<LayerStatistics*> ModelServer::FindLayer(uint32_t handle) {
   if (handle >= names_.size()) return MakeError(v1::ERROR_REASON_LAYER_HANDLE_UNKNOWN, "unknown handle");
   const std::string& name = names_[handle];
   if (absl::StartsWith(name, "refused")) {
-    return name_refused_layers_
-               ? MakeError(v1::ERROR_REASON_CHANNEL_COUNT_CHANGED, "refused", {{"layer", name}})
-               : MakeError(v1::ERROR_REASON_LIMIT_EXCEEDED, "refused", {{"option", "--max-channels"}});
+    return name_refused_layers_ ? MakeError(v1::ERROR_REASON_CHANNEL_COUNT_CHANGED, "refused", {{"layer", name}})
+                                : MakeError(v1::ERROR_REASON_LIMIT_EXCEEDED, "refused", {{"option", "--max-channels"}});
   }
   return &applied_.layers.try_emplace(name, ObserverOf(name)).first->second;
 }

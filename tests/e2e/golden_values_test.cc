@@ -45,6 +45,7 @@ TEST_F(GoldenValuesTest, MinMaxAndCountAreExact) {
 }
 
 TEST_F(GoldenValuesTest, MinMaxScalesEqualPytorchs) {
+  int compared = 0;
   for (const char* type : {"int8", "uint8"}) {
     for (const char* scheme : {"affine", "symmetric"}) {
       const std::string key = std::string("MinMaxObserver/q") + type + "/" + scheme;
@@ -54,9 +55,11 @@ TEST_F(GoldenValuesTest, MinMaxScalesEqualPytorchs) {
         if (!torch.contains(key)) continue;
         EXPECT_EQ(layer.at("scale"), torch.at(key).at("scale"));
         EXPECT_EQ(layer.at("zero_point"), torch.at(key).at("zero_point"));
+        ++compared;
       }
     }
   }
+  EXPECT_EQ(compared, 72);
 }
 
 TEST_F(GoldenValuesTest, PercentilesAreWithinOneBinOfNumPys) {
@@ -90,8 +93,10 @@ constexpr size_t kSampledAbove = 200000;
 TEST_F(GoldenValuesTest, MseScalesAreCloseToTheBestOnTheRawValues) {
   std::map<std::string, NpyArray> arrays;
   for (const std::string& layer : GoldenLayers()) arrays[layer] = ReadNpy(GoldenFile(layer));
+  int compared = 0;
   for (const std::string type : {"int8", "int4"}) {
     for (const Json& layer : QParams({"--method", "mse", "--dtype", type})) {
+      ++compared;
       const std::string name = layer.at("layer");
       SCOPED_TRACE(name + " " + type);
       const NpyArray& array = arrays.at(name);
@@ -110,9 +115,11 @@ TEST_F(GoldenValuesTest, MseScalesAreCloseToTheBestOnTheRawValues) {
       EXPECT_LE(mse, (array.data.size() < 10000 ? 1.05 : 1.01) * best + rounding);
     }
   }
+  EXPECT_EQ(compared, 36);
 }
 
 TEST_F(GoldenValuesTest, PredictedErrorIsThatOfTheRawValues) {
+  int compared = 0;
   for (const Json& layer : QParams({"--method", "mse", "--dtype", "int4"})) {
     const std::string name = layer.at("layer");
     SCOPED_TRACE(name);
@@ -125,7 +132,9 @@ TEST_F(GoldenValuesTest, PredictedErrorIsThatOfTheRawValues) {
     EXPECT_NEAR(layer.at("mse").get<double>(), mse, 0.05 * mse);
     EXPECT_GE(layer.at("clipped").get<double>(), 0);
     EXPECT_LE(layer.at("clipped").get<double>(), 1);
+    ++compared;
   }
+  EXPECT_EQ(compared, 17);  // all but the one without error
 }
 
 TEST_F(GoldenValuesTest, JsonHasTheKeysOfTheContractInTheirOrder) {
