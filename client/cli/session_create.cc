@@ -57,6 +57,11 @@ struct CreateCommand {
     command->add_option("--reference-bins", reference_bins, "For reference_histogram; the default is the rule's own")
         ->type_name("N")
         ->needs(observer_option);
+    command
+        ->add_option("--reference-max-bins", reference_max_bins,
+                     "For reference_histogram: what it may grow to; past it a step is refused")
+        ->type_name("N")
+        ->needs(observer_option);
     axis_option = command
                       ->add_option("--channel-axis", channel_axis,
                                    "Observe each channel along this axis apart; negative counts from the end")
@@ -80,6 +85,7 @@ struct CreateCommand {
       parsed.ema.weight = weight_option->count() > 0 ? ema_weight : ema_convention == "pytorch" ? 0.01 : 0.9;
       parsed.reference.rule = ParseReferenceRule(reference_rule).value();
       parsed.reference.bins = reference_bins;
+      parsed.reference.max_bins = reference_max_bins;
       if (axis_option->count() > 0) parsed.channel_axis = channel_axis;
       *rule->mutable_observer() = EncodeObserverConfig(parsed);
     }
@@ -115,6 +121,7 @@ struct CreateCommand {
   double ema_weight = 0;
   std::string reference_rule = "megengine";
   uint32_t reference_bins = 0;
+  uint32_t reference_max_bins = 0;
   int channel_axis = 0;
   uint32_t mantissa_bits = 0;
   CLI::Option* observer_option;
