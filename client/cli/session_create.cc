@@ -5,6 +5,7 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -71,6 +72,20 @@ struct CreateCommand {
         ->check(CLI::Range(Bfloat16Histogram::kMinMantissaBits, Bfloat16Histogram::kMaxMantissaBits))
         ->type_name("N")
         ->excludes(config);
+    command->parse_complete_callback([this, command] { CheckParameters(*command); });
+  }
+
+  // Throws CLI::ValidationError when a parameter of an observer was given and another is asked for.
+  void CheckParameters(const CLI::App& command) const {
+    for (const CLI::Option* option : command.get_options()) {
+      const std::string name = option->get_name();
+      for (const auto& [prefix, owner] :
+           {std::pair("--ema-", "ema"), std::pair("--reference-", "reference_histogram")}) {
+        if (option->count() > 0 && name.rfind(prefix, 0) == 0 && observer != owner) {
+          throw CLI::ValidationError(name, std::string("needs --observer ") + owner);
+        }
+      }
+    }
   }
 
   v1::SessionConfig ConfigFromOptions() const {
