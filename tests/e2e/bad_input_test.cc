@@ -161,19 +161,41 @@ TEST_F(BadInputTest, Usage) {
   ExpectUsageError({"push", "kept", "no-equals-sign"}, HasSubstr("'no-equals-sign' is not LAYER=FILE.npy"));
   ExpectUsageError({"push", "kept", "a=b", "--ranks", "0"}, HasSubstr("--ranks"));
   ExpectUsageError({"qparams", "kept", "--method", "entropyy"}, AllOf(HasSubstr("entropyy"), HasSubstr("percentile")));
-  ExpectUsageError({"qparams", "kept", "--dtype", "int99"}, AllOf(HasSubstr("int99"), HasSubstr("int16")));
+  ExpectUsageError({"qparams", "kept", "--dtype", "int99"}, AllOf(HasSubstr("int99"), HasSubstr("int32")));
   ExpectUsageError({"qparams", "kept", "--preset", "caffe"}, AllOf(HasSubstr("caffe"), HasSubstr("tensorrt")));
   ExpectUsageError({"qparams", "kept", "--affine", "--symmetric"}, HasSubstr("--affine"));
   ExpectUsageError({"qparams", "kept", "--percentile", "99"}, HasSubstr("needs the method percentile"));
   ExpectUsageError({"qparams", "kept", "--method", "percentile", "--percentile", "101"}, HasSubstr("101"));
   ExpectUsageError({"compare", "kept", "--dtype", "int8,int99"}, HasSubstr("int99"));
   ExpectUsageError({"session", "create", "s", "--mantissa-bits", "8"}, HasSubstr("--mantissa-bits"));
-  ExpectUsageError({"session", "create", "s", "--observer", "ema"}, HasSubstr("ema"));
+  ExpectUsageError({"session", "create", "s", "--observer", "mean"}, AllOf(HasSubstr("mean"), HasSubstr("minmax")));
+  ExpectUsageError({"session", "create", "s", "--observer", "minmax", "--ema-weight", "0.5"},
+                   HasSubstr("needs --observer ema"));
+  ExpectUsageError({"session", "create", "s", "--observer", "ema", "--reference-bins", "9"},
+                   HasSubstr("needs --observer reference_histogram"));
+  ExpectUsageError({"qparams", "kept", "--qmin", "-3"}, HasSubstr("--qmax"));
+  ExpectUsageError({"qparams", "kept", "--norm", "3"}, HasSubstr("needs the method mse"));
+  ExpectUsageError({"qparams", "kept", "--method", "mse", "--norm", "0.5"}, HasSubstr("0.5"));
+  ExpectUsageError({"qparams", "kept", "--method", "entropy", "--entropy-variant", "glow"}, HasSubstr("mxnet"));
   ExpectUsageError({"health", "--timeout", "-1"}, HasSubstr("--timeout"));
 }
 
 TEST_F(BadInputTest, SpecThatContradictsItsPreset) {
   ExpectRefused({"qparams", "kept", "--preset", "tensorrt", "--affine"}, HasSubstr("tensorrt"));
+  ExpectRefused({"qparams", "kept", "--dtype", "fp8_e4m3", "--affine"}, HasSubstr("fp8_e4m3"));
+  ExpectRefused({"qparams", "kept", "--qmin", "-300", "--qmax", "0"}, HasSubstr("-300"));
+  ExpectRefused({"qparams", "kept", "--qmin", "-3", "--qmax", "3", "--narrow"}, HasSubstr("narrow"));
+}
+
+// The other methods and specs of a comparison stand, so that each layer says it for itself.
+TEST_F(BadInputTest, SpecThatTheMethodCannotAnswer) {
+  for (const auto& [options, why] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{"--dtype", "fp8_e5m2", "--method", "entropy"}, "fp8_e5m2"},
+           {{"--affine", "--method", "lsq"}, "symmetric"}}) {
+    const ProcessResult result = Calibctl(server_.address(), Join({"qparams", "kept"}, options));
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_THAT(result.err, AllOf(HasSubstr("[SPEC_INVALID]"), HasSubstr(why)));
+  }
 }
 
 TEST(AbsentServerTest, EveryCommandSaysSoAtOnce) {
