@@ -90,7 +90,8 @@ BinModel ModelOf(const ReferenceHistogram& reference);
 
 // The range with the least Kullback-Leibler divergence (searches.h): symmetric, or from zero for unsigned codes and data
 // without a negative value. On a reference histogram of rule mxnet it is MXNet's own, on any other statistic an
-// equal-width view of 8001 (tensorrt: 2048) bins is made first. Too few bins for so many codes: the full range.
+// equal-width view of 8001 (tensorrt: 2048) bins is made first. Too few bins for so many codes, or (except on MXNet's own
+// histogram) no range with a divergence: the full range.
 // REQUIRES: an integer type.
 // negative: whether some value is, which bins about zero do not tell.
 ClipRange EntropyRange(const BinModel& model, const ReferenceHistogram* reference, EntropyVariant variant,

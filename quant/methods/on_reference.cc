@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "quant/methods.h"
@@ -77,6 +78,9 @@ ClipRange EntropyRange(const BinModel& model, const ReferenceHistogram* referenc
           ? SearchMxnet(model, reference, amplitude, from_zero ? 2 * codes - 1 : codes - 1)
           : SearchTensorrt(model, amplitude, from_zero ? codes : codes / 2);
   if (!found.ok()) return full;
+  // No candidate has a divergence: MXNet then takes the least threshold, which would cut a lone value.
+  const bool as_mxnet = reference != nullptr && reference->options().rule == ReferenceRule::kMxnet;
+  if (std::isinf(found->divergence) && !as_mxnet) return full;
   return {from_zero ? 0 : 0 - found->threshold, found->threshold};
 }
 
