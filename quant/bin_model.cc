@@ -127,7 +127,7 @@ void BinModel::Side::Finish(const LowerEdge& lower_edge) {
   excess_ = excess;
 }
 
-BinModel::BinModel(const EqualWidthHistogram& histogram, double min, double max) : min_(min), max_(max) {
+BinModel::BinModel(const EqualWidthHistogram& histogram) {
   const size_t count = histogram.counts.size();
   const auto edge = [&](size_t i) {
     return i == count ? histogram.high
@@ -161,6 +161,8 @@ BinModel::BinModel(const EqualWidthHistogram& histogram, double min, double max)
     if (!side->bins_.empty()) side->knots_.resize(static_cast<size_t>(last - first));
     side->Finish([&](size_t i) { return first[static_cast<std::ptrdiff_t>(i)]; });
   }
+  min_ = negative_.bins().empty() ? positive_.least() : -negative_.greatest();
+  max_ = positive_.bins().empty() ? 0 - negative_.least() : positive_.greatest();
 }
 
 BinModel::BinModel(const ChannelStatistics& statistics) : min_(statistics.range.min), max_(statistics.range.max) {

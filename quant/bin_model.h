@@ -102,9 +102,10 @@ class BinModel {
 
   // REQUIRES: statistics.histogram has a value and range.count > 0.
   explicit BinModel(const ChannelStatistics& statistics);
-  // Uniform inside each bin, also inside one that holds zero; no point masses. `min` and `max` are the extremes of the
-  // values, which the bins may reach beyond. REQUIRES: low < high are finite, at least one count is > 0.
-  BinModel(const EqualWidthHistogram& histogram, double min, double max);
+  // Uniform inside each bin, also inside one that holds zero; no point masses. Extremes are the ends of the outermost bins
+  // that hold something.
+  // REQUIRES: low < high are finite, at least one count is > 0.
+  explicit BinModel(const EqualWidthHistogram& histogram);
 
   const Side& positive() const { return positive_; }
   const Side& negative() const { return negative_; }

@@ -19,11 +19,13 @@ struct Data {
   Range range;  // whose extremes are those that the observer answers with
   std::optional<BinModel> model;
   const ReferenceHistogram* reference = nullptr;
+  bool negative = false;  // some value is below zero
 };
 
 Data DataOf(const ChannelStatistics& channel) {
   Data data{.range = channel.range};
   if (channel.range.empty()) return data;
+  data.negative = channel.range.min < 0;
   if (channel.histogram.has_value()) data.model.emplace(channel);
   if (channel.ema.has_value()) {
     data.range.min = channel.ema->min;
@@ -43,11 +45,11 @@ ClipRange ChooseRange(const Data& data, const MethodSpec& method, const QuantSpe
     case CalibrationMethod::kPercentile:
       return PercentileRange(*data.model, rules.symmetric, method.percentile, method.one_sided);
     case CalibrationMethod::kCoverage:
-      return CoverageRange(*data.model, method.coverage);
+      return CoverageRange(*data.model, data.reference, method.coverage);
     case CalibrationMethod::kMse:
       return MseRange(*data.model, rules, method.norm);
     case CalibrationMethod::kEntropy:
-      return EntropyRange(*data.model, data.reference, method.entropy_variant, spec.type);
+      return EntropyRange(*data.model, data.reference, method.entropy_variant, spec.type, data.negative);
     case CalibrationMethod::kL2Greedy:
       return L2GreedyRange(*data.model, data.reference, spec, rules);
     case CalibrationMethod::kLsq:
@@ -132,8 +134,7 @@ absl::Status ErrorStatus(CalibrateError error, const LayerStatistics& statistics
     case CalibrateError::kNotPerChannel:
       return absl::FailedPreconditionError(
           "per-channel parameters need statistics per channel, but this layer is observed per tensor; ask per tensor, "
-          "or "
-          "observe it with a channel axis");
+          "or observe it with a channel axis");
     case CalibrateError::kNeedsHistogram:
       return absl::FailedPreconditionError(
           absl::StrCat("method ", MethodName(method.method),

@@ -40,7 +40,10 @@ ExpectedError EvaluateError(const BinModel& model, const QuantRules& rules, cons
     beyond_below = static_cast<double>(below) + 0.5;
     error.squared_error = model.positive().SquaredError(step, above) + model.negative().SquaredError(step, below);
   }
-  error.saturated = model.positive().TailMass(beyond_above * step) + model.negative().TailMass(beyond_below * step);
+  // Under a divisor of 127.5 the extremes lie exactly half a step outside: rounding the scale must not decide.
+  const double rounded_step = step * (1 + 0x1p-22);
+  error.saturated =
+      model.positive().TailMass(beyond_above * rounded_step) + model.negative().TailMass(beyond_below * rounded_step);
   return error;
 }
 

@@ -11,7 +11,8 @@ struct ExpectedError {
   double count = 0;          // values
   double squared_error = 0;  // sum of (x - quantized x)^2
   double square_sum = 0;     // sum of x^2
-  // Values more than half a step outside [scale (qmin - zp), scale (qmax - zp)]; of FP8 half its last step.
+  // Values more than half a step, up to float32 rounding (2^-22 relative), outside [scale (qmin - zp), scale (qmax -
+  // zp)]; of FP8 half its last step.
   double saturated = 0;
 
   double mse() const { return count > 0 ? squared_error / count : 0; }

@@ -84,6 +84,14 @@ absl::StatusOr<ReferenceGrid> LayerStatistics::NextGrid(const Range& step) const
 }
 
 absl::Status LayerStatistics::CheckStep(const Step& step) const {
+  if (!DependsOnOrder(config_.kind)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a ", ObserverKindName(config_.kind), " observer takes no steps; its statistics merge"));
+  }
+  if (config_.kind == ObserverKind::kReferenceHistogram && step.ranges.size() != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a step of a reference histogram has one range, not ", step.ranges.size()));
+  }
   if (absl::Status status = CheckChannelCount(step.ranges.size()); !status.ok()) return status;
   for (size_t i = 0; i < channels_.size(); ++i) {
     if (absl::Status status = channels_[i].range.CheckMerge(step.ranges[i]); !status.ok()) return status;

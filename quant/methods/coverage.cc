@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "quant/methods.h"
@@ -27,13 +28,32 @@ ClipRange CoverageRange(const BinModel& model, double coverage) {
   double kept = model.count();
   size_t first = 0, last = bins.size() - 1;
   while (first < last) {
-    const bool drop_last = bins[last].mass <= bins[first].mass;
-    const double lighter = bins[drop_last ? last : first].mass;
+    const SignedBin &low = bins[first], &high = bins[last];
+    // Dropping a bin between zero and the others would keep fewer values in the same range.
+    bool drop_last = low.least >= 0;
+    if (low.least < 0 && high.greatest > 0) {
+      drop_last = high.mass != low.mass ? high.mass < low.mass : high.greatest >= -low.least;
+    }
+    const double lighter = drop_last ? high.mass : low.mass;
     if (kept - lighter < needed) break;
     kept -= lighter;
     drop_last ? --last : ++first;
   }
   return {std::min(0.0, bins[first].least), std::max(0.0, bins[last].greatest)};
+}
+
+ClipRange CoverageRange(const EqualWidthHistogram& histogram, double coverage) {
+  const absl::Span<const double> counts = histogram.counts;
+  const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
+  double kept = total;
+  size_t first = 0, last = counts.size() - 1;
+  while (first < last && kept / total > coverage)
+    kept -= counts[last] <= counts[first] ? counts[last--] : counts[first++];
+  const auto lower_edge = [&](size_t i) {
+    return histogram.low +
+           (histogram.high - histogram.low) * static_cast<double>(i) / static_cast<double>(counts.size());
+  };
+  return {std::min(0.0, lower_edge(first)), std::max(0.0, lower_edge(last))};
 }
 
 }  // namespace calib

@@ -113,9 +113,9 @@ std::vector<size_t> Valleys(const std::vector<Candidate>& sweep, double widest, 
 bool Holds(const ClipRange& outer, const ClipRange& inner) { return outer.min <= inner.min && outer.max >= inner.max; }
 
 // Whether `a` is to be preferred to `b` when both have the same error.
-bool BreaksTie(const ClipRange& a, const ClipRange& b, const ClipRange& full) {
-  const bool a_holds = Holds(a, full);
-  if (a_holds != Holds(b, full)) return a_holds;
+bool BreaksTie(const ClipRange& a, const ClipRange& b, const ClipRange& reached) {
+  const bool a_holds = Holds(a, reached);
+  if (a_holds != Holds(b, reached)) return a_holds;
   const double a_width = a.max - a.min, b_width = b.max - b.min;
   return a_holds ? a_width < b_width : a_width > b_width;
 }
@@ -129,6 +129,7 @@ ClipRange MseRange(const BinModel& model, const QuantRules& rules, double norm) 
   if (amplitude <= std::max(0.0f, rules.zero_amplitude)) return full;
   const MseSearch search(model, rules, norm);
   if (search.widest() <= search.least_scale() / 2) return full;
+  const ClipRange reached = rules.symmetric ? ClipRange{0 - search.amplitude(), search.amplitude()} : full;
 
   // Other norms cost more for each candidate, and are asked for coarse types.
   const size_t most_valleys = norm == 2 ? 6 : 3;
@@ -154,7 +155,7 @@ ClipRange MseRange(const BinModel& model, const QuantRules& rules, double norm) 
   const double limit = *std::min_element(errors.begin(), errors.end()) + search.noise();
   const ClipRange* best = nullptr;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    if (errors[i] <= limit && (best == nullptr || BreaksTie(ranges[i], *best, full))) best = &ranges[i];
+    if (errors[i] <= limit && (best == nullptr || BreaksTie(ranges[i], *best, reached))) best = &ranges[i];
   }
   return *best;
 }

@@ -3,24 +3,25 @@
 #include <algorithm>
 #include <cmath>
 
-#include "quant/expected_error.h"
+#include "absl/types/span.h"
 
 namespace calib {
 
 MseSearch::MseSearch(const BinModel& model, const QuantRules& rules, double norm)
     : model_(model),
       rules_(rules),
+      has_positive_(!rules.symmetric || rules.qmax > rules.symmetric_zero_point),
+      has_negative_(!rules.symmetric || rules.qmin < rules.symmetric_zero_point),
       norm_(norm),
-      amplitude_(std::max(model.positive().greatest(), model.negative().greatest())),
+      amplitude_(
+          std::max(has_positive_ ? model.positive().greatest() : 0, has_negative_ ? model.negative().greatest() : 0)),
       least_scale_(LeastScale(rules)),
       widest_(FullScale()) {
-  double sum = model.square_sum();
-  if (!squares()) {
+  if (!squares() && amplitude_ > 0) {
     positive_.emplace(model.positive(), rules.kind, norm, amplitude_);
     negative_.emplace(model.negative(), rules.kind, norm, amplitude_);
-    sum = positive_->sum() + negative_->sum();
   }
-  noise_ = std::ldexp(sum, -44);
+  noise_ = std::ldexp(Sum([&](bool up) { return squares() ? SideOf(up).square_sum() : NormOf(up).sum(); }), -44);
 }
 
 double MseSearch::FullScale() {
@@ -42,19 +43,18 @@ double MseSearch::MostInside(double scale) const {
     const absl::Span<const double> numbers = Float8Numbers(rules_.kind);
     half_step = (numbers.back() - numbers[numbers.size() - 2]) / 2;
   }
-  const double count = model_.positive().mass() + model_.negative().mass();
+  const double count = Sum([&](bool up) { return SideOf(up).mass(); });
   if (squares()) return count * half_step * half_step * scale * scale;
   return count * std::pow(half_step * scale / amplitude_, norm_);
 }
 
 double MseSearch::Error(double scale, int64_t zero_point) const {
   const int64_t above = rules_.qmax - zero_point, below = zero_point - rules_.qmin;
-  if (!squares()) return positive_->Error(scale, above) + negative_->Error(scale, below);
-  if (IsFloat8(rules_.kind)) {
-    return Float8SquaredError(model_.positive(), rules_.kind, scale) +
-           Float8SquaredError(model_.negative(), rules_.kind, scale);
-  }
-  return model_.positive().FastSquaredError(scale, above) + model_.negative().FastSquaredError(scale, below);
+  return Sum([&](bool up) {
+    if (!squares()) return NormOf(up).Error(scale, up ? above : below);
+    if (IsFloat8(rules_.kind)) return Float8SquaredError(SideOf(up), rules_.kind, scale);
+    return SideOf(up).FastSquaredError(scale, up ? above : below);
+  });
 }
 
 MseSearch::Candidate MseSearch::Evaluate(double scale) const {
@@ -68,8 +68,12 @@ MseSearch::Candidate MseSearch::Evaluate(double scale) const {
 }
 
 double MseSearch::Judge(const QParams& params) const {
-  if (squares()) return EvaluateError(model_, rules_, params).squared_error;
-  return Error(params.scale, std::clamp(params.zero_point, rules_.qmin, rules_.qmax));
+  const int64_t zero_point = std::clamp(params.zero_point, rules_.qmin, rules_.qmax);
+  if (!squares()) return Error(params.scale, zero_point);
+  if (IsFloat8(rules_.kind)) return std::max(0.0, Error(params.scale, zero_point));
+  return Sum([&](bool up) {
+    return SideOf(up).SquaredError(params.scale, up ? rules_.qmax - zero_point : zero_point - rules_.qmin);
+  });
 }
 
 // Each level more above zero lowers the error by 2 s G, and by less than the level before it, while it takes one from

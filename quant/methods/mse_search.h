@@ -12,8 +12,8 @@
 namespace calib {
 
 // Evaluates scales on one model, for MseRange. Errors are sums of |x - quantized x|^norm, squares in units of 1, other
-// norms in units of the greatest magnitude to that power. Borrows both; allocates when
-// made only; immutable.
+// norms in units of the greatest magnitude to that power. A side of zero without codes is in no error: it costs the same
+// whatever the scale. Borrows both; allocates when made only; immutable.
 class MseSearch {
  public:
   // A scale, the best zero point with it, and what they cost.
@@ -26,6 +26,8 @@ class MseSearch {
   // REQUIRES: some value is not zero.
   MseSearch(const BinModel& model, const QuantRules& rules, double norm);
 
+  // The greatest magnitude on a side with codes.
+  double amplitude() const { return amplitude_; }
   // What rounding a scale to float32 can make, which is no difference.
   double noise() const { return noise_; }
   // The scale at which the codes just reach from min to max; 0 when no code can reach any value.
@@ -44,6 +46,13 @@ class MseSearch {
 
  private:
   bool squares() const { return norm_ == 2; }
+  const BinModel::Side& SideOf(bool up) const { return up ? model_.positive() : model_.negative(); }
+  const NormError& NormOf(bool up) const { return up ? *positive_ : *negative_; }
+  // Over the sides that have codes; `term` is told whether it is the positive one.
+  template <typename Term>
+  double Sum(const Term& term) const {
+    return (has_positive_ ? term(true) : 0) + (has_negative_ ? term(false) : 0);
+  }
   double FullScale();
   // Error of a scale and zero point, quickly.
   double Error(double scale, int64_t zero_point) const;
@@ -55,6 +64,7 @@ class MseSearch {
 
   const BinModel& model_;
   const QuantRules& rules_;
+  bool has_positive_, has_negative_;  // codes on that side of zero
   double norm_;
   double amplitude_;
   std::optional<NormError> positive_, negative_;  // for other norms than 2

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "quant/methods.h"
@@ -17,6 +18,11 @@ EqualWidthHistogram HistogramOf(const ReferenceHistogram& reference) {
 }
 
 bool HasWidth(const ReferenceHistogram& reference) { return reference.grid().low < reference.grid().high; }
+
+// Values can all be outside the framework's bins.
+bool HasCounts(const ReferenceHistogram& reference) {
+  return std::any_of(reference.counts().begin(), reference.counts().end(), [](double count) { return count > 0; });
+}
 
 absl::StatusOr<EntropyResult> SearchMxnet(const BinModel& model, const ReferenceHistogram* reference, double amplitude,
                                           int quantized_bins) {
@@ -42,11 +48,7 @@ absl::StatusOr<EntropyResult> SearchTensorrt(const BinModel& model, double ampli
 }  // namespace
 
 BinModel ModelOf(const ReferenceHistogram& reference) {
-  const bool counted =
-      std::any_of(reference.counts().begin(), reference.counts().end(), [](double count) { return count > 0; });
-  if (HasWidth(reference) && counted) {
-    return BinModel(HistogramOf(reference), reference.range().min, reference.range().max);
-  }
+  if (HasWidth(reference) && HasCounts(reference)) return BinModel(HistogramOf(reference));
   // All values equal, or all outside the framework's bins: masses at the extremes.
   ChannelStatistics points;
   points.range = reference.range();
@@ -57,10 +59,15 @@ BinModel ModelOf(const ReferenceHistogram& reference) {
   return BinModel(points);
 }
 
+ClipRange CoverageRange(const BinModel& model, const ReferenceHistogram* reference, double coverage) {
+  if (reference == nullptr || !HasWidth(*reference) || !HasCounts(*reference)) return CoverageRange(model, coverage);
+  return CoverageRange(HistogramOf(*reference), coverage);
+}
+
 ClipRange EntropyRange(const BinModel& model, const ReferenceHistogram* reference, EntropyVariant variant,
-                       const QuantType& type) {
+                       const QuantType& type, bool negative) {
   const double amplitude = std::max(-model.min(), model.max());
-  const bool from_zero = model.min() >= 0 && !type.is_signed;
+  const bool from_zero = !negative && !type.is_signed;
   const ClipRange full = {from_zero ? 0 : 0 - amplitude, amplitude};
   constexpr int kMostBits = 12;  // more codes than the views have bins
   if (type.bits < 2 || type.bits > kMostBits || amplitude == 0) return full;
@@ -71,7 +78,10 @@ ClipRange EntropyRange(const BinModel& model, const ReferenceHistogram* referenc
           ? SearchMxnet(model, reference, amplitude, from_zero ? 2 * codes - 1 : codes - 1)
           : SearchTensorrt(model, amplitude, from_zero ? codes : codes / 2);
   if (!found.ok()) return full;
-  return {from_zero ? 0 : -found->threshold, found->threshold};
+  // No candidate has a divergence: MXNet then takes the least threshold, which would cut a lone value.
+  const bool as_mxnet = reference != nullptr && reference->options().rule == ReferenceRule::kMxnet;
+  if (std::isinf(found->divergence) && !as_mxnet) return full;
+  return {from_zero ? 0 : 0 - found->threshold, found->threshold};
 }
 
 ClipRange L2GreedyRange(const BinModel& model, const ReferenceHistogram* reference, const QuantSpec& spec,

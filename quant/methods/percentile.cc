@@ -56,7 +56,7 @@ ClipRange PercentileRange(const BinModel& model, bool symmetric, double percenti
   if (symmetric) {
     const double amplitude =
         Percentile(model.count(), percentile, [&](double rank) { return MagnitudeOfRank(model, rank); });
-    return {-amplitude, amplitude};
+    return {0 - amplitude, amplitude};  // 0 - 0 is +0
   }
   const auto value = [&](double rank) { return ValueOfRank(model, rank); };
   if (one_sided) return {std::min(0.0, model.min()), std::max(0.0, Percentile(model.count(), percentile, value))};

@@ -41,6 +41,37 @@ TEST(ExpectedErrorTest, SaturatedIsMoreThanHalfAStepOutside) {
   EXPECT_EQ(EvaluateError(model, rules, {1, -128}).saturated, 3);  // 0 to 255: all negatives
 }
 
+// An extreme that lies exactly half a step outside the codes, as under pytorch's divisor of 127.5, is not saturated,
+// whichever way float32 rounds the scale.
+TEST(ExpectedErrorTest, MinMaxClipsNothing) {
+  std::vector<std::vector<float>> tensors;
+  for (const float constant : {3.3f, 6.0f, 0.1f, 7.7e-12f, -3.3f, -1e30f, 1.0f / 3})
+    tensors.push_back({constant, constant});
+  tensors.emplace_back();
+  for (int i = 0; i < 1000; ++i) {
+    tensors.back().push_back(i % 5 == 0 ? 3.3f : -3.3f * static_cast<float>(i) / 1001);
+  }
+  for (const std::vector<float>& values : tensors) {
+    const LayerStatistics statistics = ObserveValues(values);
+    for (const QuantPreset preset : {QuantPreset::kPytorch, QuantPreset::kTensorrt, QuantPreset::kOnnxruntime}) {
+      for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
+        for (const char* type : {"int2", "int8", "int16"}) {
+          QuantSpec spec;
+          spec.preset = preset;
+          spec.scheme = scheme;
+          spec.type = *ParseQuantType(type);
+          if (!ResolveSpec(spec).ok()) continue;
+          if (std::abs(values[0]) < 1e-6f && preset == QuantPreset::kPytorch) continue;  // its floor is wider
+          const auto result = Calibrate(statistics, {CalibrationMethod::kMinMax}, spec);
+          ASSERT_TRUE(result.ok()) << result.status();
+          EXPECT_EQ(result->error->clipped(), 0) << values[0] << " " << type;
+          EXPECT_EQ(Measure(values, result->rules, result->params[0]).saturated, 0) << values[0] << " " << type;
+        }
+      }
+    }
+  }
+}
+
 // The error that the histogram predicts against the error of quantizing the raw values.
 TEST(ExpectedErrorTest, PredictsTheMeasuredError) {
   for (const GoldenLayer& layer : GoldenLayers()) {

@@ -33,7 +33,8 @@ class MergeLawsTest : public testing::TestWithParam<uint64_t> {
     return config;
   }
 
-  // A tensor of up to a few thousand elements, sometimes of bfloat16 numbers alone, sometimes empty.
+  // A tensor of up to a few thousand elements or of tens of thousands, sometimes of bfloat16 numbers alone, sometimes
+  // with a dimension of zero.
   struct Tensor {
     std::vector<uint64_t> shape;
     std::vector<float> data;
@@ -41,6 +42,8 @@ class MergeLawsTest : public testing::TestWithParam<uint64_t> {
   Tensor RandomShapedTensor() {
     Tensor tensor;
     tensor.shape = {1 + Below(20), 1 + Below(9), 1 + Below(20)};
+    if (Below(4) == 0) tensor.shape = {30 + Below(10), 7 + Below(3), 100 + Below(30)};
+    if (Below(8) == 0) tensor.shape[Below(3)] = 0;
     tensor.data = RandomTensor(rng_, tensor.shape[0] * tensor.shape[1] * tensor.shape[2], Below(2) == 0);
     if (Below(3) == 0) {
       for (float& x : tensor.data) x = Bfloat16ToFloat32(static_cast<uint16_t>(Bfloat16Key(x)));
@@ -168,7 +171,7 @@ TEST_P(MergeLawsTest, PackingChangesNothing) {
   config.kind = ObserverKind::kHistogram;
   const Tensor tensor = RandomShapedTensor();
   const LayerStatistics whole = Observe(tensor, config);
-  ChannelStatistics expected = whole.channels()[0];
+  const ChannelStatistics expected = whole.empty() ? ChannelStatistics::Empty(config) : whole.channels()[0];
   Bfloat16Histogram sum(config.mantissa_bits);
   PackedHistogram packed;
   for (const LayerStatistics& part : Parts(tensor, config)) {

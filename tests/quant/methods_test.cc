@@ -141,38 +141,8 @@ TEST(PercentileRangeTest, IsExactWhenLosslessAndAtTheExtremes) {
   EXPECT_EQ(PercentileRange(lossy, false, 100), (ClipRange{-1.0001f, 2.0001f}));
 }
 
-TEST(CoverageRangeTest, DropsTheLighterEndWhileEnoughIsKept) {
-  // Lossless: bins at -2 (1 value), -1 (3), 0 (10), 1 (5), 2 (1).
-  std::vector<float> values = {-2, -1, -1, -1, 2};
-  values.insert(values.end(), 10, 0.0f);
-  values.insert(values.end(), 5, 1.0f);
-  const BinModel model = Model(values);
-  EXPECT_EQ(CoverageRange(model, 1), (ClipRange{-2, 2}));
-  EXPECT_EQ(CoverageRange(model, 0.95), (ClipRange{-2, 1}));  // equal ends: the upper goes first
-  EXPECT_EQ(CoverageRange(model, 0.90), (ClipRange{-1, 1}));
-  EXPECT_EQ(CoverageRange(model, 0.75), (ClipRange{0, 1}));
-  EXPECT_EQ(CoverageRange(model, 0.5), (ClipRange{0, 0}));
-  EXPECT_EQ(CoverageRange(model, 1e-9), (ClipRange{0, 0}));
-}
-
-TEST(CoverageRangeTest, KeepsTheShareOnGoldenLayers) {
-  for (const GoldenLayer& layer : GoldenLayers()) {
-    const BinModel model = Model(layer.values);
-    for (const double coverage : {0.5, 0.9, 0.99, 0.9999, 1.0}) {
-      const ClipRange range = CoverageRange(model, coverage);
-      const auto inside = std::count_if(layer.values.begin(), layer.values.end(),
-                                        [&](float x) { return x >= range.min && x <= range.max; });
-      EXPECT_GE(static_cast<double>(inside), coverage * static_cast<double>(layer.values.size()))
-          << layer.name << " " << coverage;
-      EXPECT_GE(range.min, std::min(0.0, model.min()));
-      EXPECT_LE(range.max, std::max(0.0, model.max()));
-    }
-    EXPECT_EQ(CoverageRange(model, 1), (ClipRange{std::min(0.0, model.min()), std::max(0.0, model.max())}))
-        << layer.name;
-  }
-}
-
-// Error of MseRange's parameters on the raw values, over the least error of any of `tries` scales with any zero point.
+// Error of MseRange's parameters on the raw values, over the least error of any of `tries` scales, and of
+// those about the best of them, with any zero point.
 double RatioToBruteForce(const std::vector<float>& values, const RawSearch& raw, absl::string_view type,
                          QuantScheme scheme, int tries) {
   const QuantRules rules = Rules(type, scheme);
@@ -181,10 +151,20 @@ double RatioToBruteForce(const std::vector<float>& values, const RawSearch& raw,
   const double full = rules.symmetric ? std::max(raw.max() / static_cast<double>(rules.qmax),
                                                  raw.min() / static_cast<double>(rules.qmin))
                                       : (raw.max() - raw.min()) / static_cast<double>(steps);
-  double best = HUGE_VAL;
-  for (int i = 1; i <= tries; ++i) {
-    const double scale = full * 1.2 * i / tries;
-    best = std::min(best, rules.symmetric ? raw.Error(scale, rules.qmin, rules.qmax) : raw.BestAffine(scale, steps));
+  double best = HUGE_VAL, best_scale = 0;
+  const auto attempt = [&](double scale) {
+    const double error = rules.symmetric ? raw.Error(scale, rules.qmin, rules.qmax) : raw.BestAffine(scale, steps);
+    if (error >= best) return;
+    best = error;
+    best_scale = scale;
+  };
+  double stride = full * 1.2 / tries;
+  for (int i = 1; i <= tries; ++i) attempt(stride * i);
+  // About the best grid point, ever finer.
+  for (int round = 0; round < 3; ++round) {
+    const double middle = best_scale;
+    stride /= 4;
+    for (int i = -3; i <= 3; ++i) attempt(middle + stride * i);
   }
   return Measure(values, rules, params).squared_error / best;
 }
@@ -268,11 +248,46 @@ TEST(MseRangeTest, PrefersTheNarrowestRangeThatHoldsAllOnTies) {
   EXPECT_NEAR(ParamsForRange(rules, range).scale, 3.25f / 127, 1e-7);
 }
 
-TEST(MseRangeTest, IsTheSameEveryTime) {
-  const BinModel model = Model(Mixture(5000, 0.01, 10, 6));
+TEST(MseRangeTest, DependsOnTheValuesOnly) {
+  // The same values, in another order and in parts that are merged backwards.
+  std::vector<float> values = Mixture(20000, 0.01, 10, 6);
+  const BinModel model = Model(values);
+  test::Rng rng(12);
+  std::shuffle(values.begin(), values.end(), rng);
+  LayerStatistics merged{ObserverConfig{}};
+  size_t end = values.size();
+  for (const size_t begin : {15001, 15000, 3000, 7, 0}) {
+    merged.Merge(
+        ObserveValues({values.begin() + static_cast<ptrdiff_t>(begin), values.begin() + static_cast<ptrdiff_t>(end)}));
+    end = begin;
+  }
+  const BinModel other(merged.channels().front());
   for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
-    const QuantRules rules = Rules("int8", scheme);
-    EXPECT_EQ(MseRange(model, rules), MseRange(model, rules));
+    for (const double norm : {2.0, 2.4}) {
+      const QuantRules rules = Rules("int8", scheme);
+      EXPECT_EQ(MseRange(model, rules, norm), MseRange(other, rules, norm));
+    }
+  }
+  EXPECT_EQ(CoverageRange(model, 0.99), CoverageRange(other, 0.99));
+  EXPECT_EQ(PercentileRange(model, false, 99), PercentileRange(other, false, 99));
+}
+
+// What no code can reach costs the same whatever the scale, and must not drown what can be reached.
+TEST(MseRangeTest, ValuesOutOfReachOfAllCodesDecideNothing) {
+  QuantSpec spec;
+  spec.type = *ParseQuantType("uint8");
+  spec.preset = QuantPreset::kTensorrt;
+  const QuantRules rules = *ResolveSpec(spec);
+  std::vector<float> values = Mixture(5000, 0.01, 10, 9);
+  for (float& x : values) x = std::abs(x);
+  for (const std::vector<float>& reached : {std::vector<float>(100, 1.0f), values}) {
+    std::vector<float> all = reached;
+    all.push_back(-1e10f);
+    for (const double norm : {1.0, 2.0, 2.4, 8.0}) {
+      EXPECT_EQ(ParamsForRange(rules, MseRange(Model(all), rules, norm)),
+                ParamsForRange(rules, MseRange(Model(reached), rules, norm)))
+          << reached.size() << " " << norm;
+    }
   }
 }
 

@@ -75,7 +75,9 @@ inline MeasuredError Measure(const std::vector<float>& values, const QuantRules&
     const double error = x - scale * std::clamp(std::floor(x / scale + 0.5), least, greatest);
     result.squared_error += error * error;
     result.square_sum += x * x;
-    if (x / scale < least - 0.5 || x / scale > greatest + 0.5) ++result.saturated;
+    // Up to what rounding the scale to float32 makes.
+    constexpr double kRounding = 1 + 0x1p-22;
+    if (x < (least - 0.5) * scale * kRounding || x > (greatest + 0.5) * scale * kRounding) ++result.saturated;
   }
   return result;
 }

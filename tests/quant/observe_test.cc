@@ -62,7 +62,7 @@ ChannelStatistics Expected(const std::vector<float>& values, const ObserverConfi
 TEST(ObserveTest, CountsAsDefinedAtEverySizeKindAndResolution) {
   Rng rng(1);
   TensorObserver observer;
-  for (const size_t elements : {0, 1, 2, 63, 1023, 1024, 1025, 5000, 70000}) {
+  for (const size_t elements : {0, 1, 2, 63, 4095, 4096, 4097, 5000, 70000}) {
     for (const ObserverKind kind : {ObserverKind::kHistogram, ObserverKind::kMinMax}) {
       for (int mantissa_bits = 4; mantissa_bits <= 7; ++mantissa_bits) {
         const ObserverConfig config = Config(std::nullopt, mantissa_bits, kind);
@@ -77,7 +77,8 @@ TEST(ObserveTest, CountsAsDefinedAtEverySizeKindAndResolution) {
   }
 }
 
-// One kind of value alone, few and many, since both ways of counting must leave nothing behind for the next call.
+// One kind of value alone, few and many (more than 4,096 go through the working table), since both ways of counting
+// must leave nothing behind for the next call.
 TEST(ObserveTest, EdgeValues) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const float tiny = std::bit_cast<float>(1u);
@@ -102,7 +103,7 @@ TEST(ObserveTest, EdgeValues) {
                                                  {-kInfinity, kInfinity, -5}};
   TensorObserver observer;
   for (const std::vector<float>& kind : kinds) {
-    for (const size_t elements : {size_t{1}, size_t{7}, size_t{64}, size_t{2000}}) {
+    for (const size_t elements : {1, 64, 4096, 4097, 9000}) {
       std::vector<float> tensor;
       for (size_t i = 0; i < elements; ++i) tensor.push_back(kind[i % kind.size()]);
       for (const int mantissa_bits : {4, 7}) {
