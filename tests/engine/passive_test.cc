@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 class PassiveTest : public EngineFixture {
  protected:
   void SetUp() override {
-    options_.limits.max_layers = 2;
+    options_.limits.max_layers = 5;
     options_.limits.max_channels = 3;
     options_.limits.max_layer_name_bytes = 20;
     Start();
@@ -81,8 +81,10 @@ TEST_F(PassiveTest, RefusalsChangeNothing) {
   }
   EXPECT_EQ(Refused("passive", {{1, 0}, {1, 0}, {1, 0}, {1, 0}}), v1::ERROR_REASON_LIMIT_EXCEEDED);
   EXPECT_EQ(Refused("passive.with.a.long.name", {{1, 0}}), v1::ERROR_REASON_LIMIT_EXCEEDED);
-  ASSERT_TRUE(session_->SetQParams("passive.2", {{1, 0}}).ok());
-  EXPECT_EQ(Refused("passive.3", {{1, 0}}), v1::ERROR_REASON_LIMIT_EXCEEDED);
+  for (const std::string layer : {"passive.2", "passive.3", "passive.4", "passive.5"}) {
+    ASSERT_TRUE(session_->SetQParams(layer, {{1, 0}}).ok());
+  }
+  EXPECT_EQ(Refused("passive.6", {{1, 0}}), v1::ERROR_REASON_LIMIT_EXCEEDED);
   EXPECT_TRUE(session_->SetQParams("passive.2", {{2, 0}}).ok()) << "known layers go on";
   ASSERT_TRUE(session_->Seal().ok());
   EXPECT_EQ(Refused("passive", {{1, 0}}), v1::ERROR_REASON_SESSION_SEALED);
