@@ -2,8 +2,10 @@
 #include <atomic>
 #include <thread>
 
+#include "client/cpp/step_reducer.h"
 #include "client/cpp/worker.h"
 #include "proto/codec/error.h"
+#include "server/engine/observe_stream.h"
 #include "tests/client/steps_fixture.h"
 
 namespace calib::client {
@@ -97,39 +99,55 @@ TEST_F(StepsTest, RestartedServersLoseNothing) {
   EXPECT_EQ(Statistics("s").SerializeAsString(), expected.Bytes());
 }
 
+// Nobody who listens.
+class NoListener : public server::StreamListener {
+ public:
+  void OnDurable() override {}
+  void OnEnd(const absl::Status&) override {}
+  void OnDrain() override {}
+};
+
 // A replica begins with a state that no restart takes back.
 TEST_F(StepsTest, AStateThatWasNotDurableIsMadeSoBeforeItIsUsed) {
   server_options_.engine.checkpoint_interval = absl::InfiniteDuration();
   RestartServer();
   CreateStepSession("s");
-  const std::vector<std::string> layers = {"mxnet", "pytorch"};
+  const Tensor first = Vector({1, -2});
+  {
+    // A worker that dies before it made its step durable.
+    v1::Open open;
+    open.set_session("s");
+    open.set_worker_id("died");
+    const auto stream = server::ObserveStream::Open(&server_->engine(), open, std::make_shared<NoListener>());
+    ASSERT_TRUE(stream.ok()) << stream.status();
+    v1::ObserveRequest request;
+    request.mutable_register_layers()->add_name("mxnet");
+    ASSERT_TRUE((*stream)->Handle(request).ok());
+    v1::Update* const update = request.mutable_update();
+    update->set_first(1);
+    update->set_last(1);
+    update->mutable_tensor()->set_data_type(v1::DATA_TYPE_FLOAT32);
+    update->mutable_tensor()->add_shape(2);
+    update->mutable_tensor()->set_data(first.values.data(), first.view().data.size());
+    ASSERT_TRUE((*stream)->Handle(request).ok());
+  }
   Expected expected;
-  auto died = OpenWorker(FastWorker("s"));
-  for (const std::string& layer : layers) {
-    const Tensor wide = StepTensor(layer, 50);
-    ASSERT_TRUE(died->Observe(layer, wide.view()).ok());
-    expected.Fold(layer, wide);
-  }
-  WaitUntilApplied("s", layers.size());
-  proxy_->SetAway(true);
-  died.reset();
+  expected.Fold("mxnet", first);
+  const std::string bytes = expected.Bytes();
 
-  const auto direct = std::make_shared<Client>(OptionsFor(server_->address()));
-  const auto heir = Worker::Open(direct, FastWorker("s"), kLong);
-  ASSERT_TRUE(heir.ok()) << heir.status();
-  for (uint64_t i = 0; i < 2; ++i) {
-    for (const std::string& layer : layers) {
-      const Tensor tensor = StepTensor(layer, i);
-      const absl::Status status = (*heir)->Observe(layer, tensor.view());
-      ASSERT_TRUE(status.ok()) << status;
-      expected.Fold(layer, tensor);
-    }
-    if (i == 0) RestartServer();
-  }
-  const absl::Status status = (*heir)->Close(kLong);
+  StepReducer reducer;
+  Step step;
+  const auto take = [&](const Step& reduced) {
+    step = reduced;
+    return absl::OkStatus();
+  };
+  const Tensor second = Vector({9});
+  const ObserverConfig observer = *StepConfig().rules.Match("mxnet");
+  const absl::Status status = reducer.Reduce(client_.get(), "s", "mxnet", observer, second.view(), take);
   ASSERT_TRUE(status.ok()) << status;
-  proxy_->SetAway(false);
-  EXPECT_EQ(Statistics("s").SerializeAsString(), expected.Bytes());
+  EXPECT_GT(step.grid.bins, 129u) << "it grows from the server's state";
+  RestartServer();
+  EXPECT_EQ(Statistics("s").SerializeAsString(), bytes);
 }
 
 TEST_F(StepsTest, TheRawWindowHoldsBackWhoObserves) {
