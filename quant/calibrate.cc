@@ -90,9 +90,12 @@ Data MergedRanges(const std::vector<ChannelStatistics>& channels) {
   return merged;
 }
 
-LayerQParams PassiveParams(const LayerStatistics& statistics, const QuantRules& rules) {
+LayerQParams PassiveParams(const LayerStatistics& statistics, const QuantSpec& spec) {
   LayerQParams result;
-  result.rules = rules;
+  result.spec = ResolveAuto(spec, -1);  // nothing is known of the values
+  if (statistics.channels().size() > 1) result.spec.granularity = QuantGranularity::kPerChannel;
+  result.rules = *ResolveSpec(result.spec);
+  const QuantRules& rules = result.rules;
   for (const ChannelStatistics& channel : statistics.channels()) {
     const QParams& params = *channel.passive;
     result.params.push_back(params);
@@ -179,7 +182,7 @@ absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const 
                                        const QuantSpec& spec) {
   const CalibrateError error = CheckCalibrate(statistics, method, spec);
   if (error != CalibrateError::kNone) return ErrorStatus(error, statistics, method, spec);
-  if (statistics.config().kind == ObserverKind::kPassive) return PassiveParams(statistics, *ResolveSpec(spec));
+  if (statistics.config().kind == ObserverKind::kPassive) return PassiveParams(statistics, spec);
   LayerQParams result;
   for (const ChannelStatistics& channel : statistics.channels()) {
     if (absl::Status status = result.range.CheckMerge(channel.range); !status.ok()) return status;

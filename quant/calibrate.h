@@ -16,7 +16,7 @@ namespace calib {
 struct LayerQParams {
   std::vector<QParams> params;
   std::vector<ClipRange> clip;  // what the method chose
-  QuantSpec spec;               // as asked for, with auto8 resolved
+  QuantSpec spec;               // as asked for, with auto8 resolved; of a passive layer its own granularity
   QuantRules rules;
   Range range;                         // of the whole layer
   std::optional<ExpectedError> error;  // of the whole layer; unset without a histogram

@@ -14,6 +14,8 @@ namespace calib::client {
 namespace {
 
 constexpr size_t kMaxLayerNameBytes = 512;
+// So that a step fits into one message, which can't be split.
+constexpr size_t kMaxStepBins = kMaxBatchBytes / sizeof(double);
 
 uint64_t ChunkValues(const v1::TensorChunk& chunk) {
   return chunk.data().size() / (chunk.data_type() == v1::DATA_TYPE_FLOAT32 ? 4 : 2);
@@ -111,6 +113,14 @@ absl::Status Outbox::AddRaw(absl::string_view layer, const ObserverConfig& obser
 }
 
 absl::Status Outbox::AddStep(absl::string_view layer, const ObserverConfig& observer, const Step& step) {
+  if (step.ranges.empty()) return absl::OkStatus();
+  if (step.counts.size() > kMaxStepBins) {
+    return MakeError(
+        v1::ERROR_REASON_REFERENCE_TOO_LARGE,
+        absl::StrCat("layer \"", layer, "\": the step has ", step.counts.size(), " bins, a message takes up to ",
+                     kMaxStepBins, "; leave the outlier out, or begin with fewer bins"),
+        {{"layer", std::string(layer)}});
+  }
   uint64_t values = 0;
   for (const Range& range : step.ranges) values += range.values();
   const absl::StatusOr<uint32_t> number = Admit(layer, observer, step.ranges.size(), values);

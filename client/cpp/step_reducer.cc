@@ -29,6 +29,10 @@ absl::StatusOr<ReferenceHistogram> FetchState(Client* client, const std::string&
                                               const ReferenceOptions& options) {
   v1::GetStatisticsRequest request;
   request.set_session(session);
+  // A replica begun with what a restart of the server loses would never fit again.
+  v1::FlushRequest flush;
+  flush.set_session(session);
+  if (const absl::Status status = client->Flush(flush).status(); !status.ok()) return status;
   request.set_pattern(std::string(layer));
   request.set_page_size(1);  // a name with * or ? in it matches others too
   do {

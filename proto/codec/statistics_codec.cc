@@ -115,8 +115,8 @@ absl::Status ErrorOfStep(const absl::Status& status) {
     case absl::StatusCode::kAborted:
       return MakeError(v1::ERROR_REASON_REFERENCE_GRID_MISMATCH,
                        absl::StrCat(status.message(),
-                                    "; another worker feeds this layer, whose result depends on "
-                                    "order: feed it from one worker"));
+                                    "; another worker feeds this layer, whose result depends on order, or its observer "
+                                    "was disabled meanwhile: feed it from one worker, opened after enabling it"));
     case absl::StatusCode::kResourceExhausted:
       return MakeError(v1::ERROR_REASON_REFERENCE_TOO_LARGE, status);
     default:

@@ -80,6 +80,7 @@ absl::Status ObserveStream::HandleStep(const v1::Update& update, LayerBinding* b
   for (;;) {
     if (binding->observer->kind == ObserverKind::kReferenceHistogram) {
       const absl::StatusOr<ReferenceGrid> grid = session_->NextGrid(binding, step.ranges.front());
+      if (GetReason(grid.status()) == v1::ERROR_REASON_SESSION_DELETED) return grid.status();
       if (!grid.ok()) return annotate(GetReason(ErrorOfStep(grid.status())), grid.status().message());
       step.grid = *grid;
       const absl::Status counted = CountOnGrid(binding->observer->reference.rule, *grid, tensor, &step.counts);

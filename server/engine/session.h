@@ -80,7 +80,7 @@ class Session {
     uint64_t bytes_since_cut = 0;  // of messages that were applied since the last cut
   };
   // Applies an update, whole or not at all. Errors as CheckSequence, and CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH,
-  // COUNT_OVERFLOW, LIMIT_EXCEEDED.
+  // COUNT_OVERFLOW, REFERENCE_GRID_MISMATCH, REFERENCE_TOO_LARGE, HISTOGRAM_INVALID, LIMIT_EXCEEDED.
   absl::StatusOr<ApplyResult> Apply(uint32_t worker, uint64_t incarnation, const DecodedUpdate& update)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // The grid on which a reference histogram's next step, of this range, is to be counted. RESOURCE_EXHAUSTED as

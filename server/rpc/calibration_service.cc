@@ -119,7 +119,7 @@ grpc::ServerBidiReactor<v1::ObserveRequest, v1::ObserveResponse>* CalibrationSer
 
 grpc::ServerWriteReactor<v1::WatchQParamsResponse>* CalibrationService::WatchQParams(
     grpc::CallbackServerContext*, const v1::WatchQParamsRequest* request) {
-  return WatchReactor::Start(engine_, query_pool_, *request);
+  return WatchReactor::Start(engine_, query_pool_, *request, max_answer_bytes_);
 }
 
 }  // namespace calib::server

@@ -31,6 +31,14 @@ v1::ErrorReason ReasonOf(CalibrateError error) {
 
 }  // namespace
 
+absl::Status AnswerTooLarge(size_t layers, size_t limit) {
+  return MakeError(v1::ERROR_REASON_LIMIT_EXCEEDED,
+                   absl::StrCat("the answer for ", layers, " layers would be larger than ", limit,
+                                " bytes: ask for fewer layers at a time by pattern, or raise the server's option "
+                                "--max-message-bytes"),
+                   {{"option", "--max-message-bytes"}, {"limit", absl::StrCat(limit)}});
+}
+
 absl::StatusOr<std::string> LayerPattern(const std::string& pattern) {
   if (pattern.empty()) return "*";
   const absl::Status status = CheckPattern("pattern", pattern);
@@ -59,7 +67,12 @@ v1::LayerQParams ComputeLayerQParams(const Session::LayerSnapshot& layer, const 
   *message.mutable_spec() = EncodeQuantSpec(used);
   const absl::StatusOr<LayerQParams> qparams = Calibrate(layer.statistics, method, used);
   if (qparams.ok()) {
+    *message.mutable_spec() = EncodeQuantSpec(qparams->spec);
     EncodeLayerQParams(*qparams, &message);
+    const std::optional<int>& channel_axis = layer.statistics.config().channel_axis;
+    if (used.granularity == QuantGranularity::kPerChannel && channel_axis.has_value()) {
+      message.set_channel_axis(*channel_axis);
+    }
     message.set_workers(layer.workers);
     return message;
   }

@@ -1,6 +1,7 @@
 #ifndef CALIB_SERVER_RPC_QPARAMS_QUERY_H_
 #define CALIB_SERVER_RPC_QPARAMS_QUERY_H_
 
+#include <cstddef>
 #include <optional>
 #include <string>
 
@@ -48,6 +49,12 @@ absl::StatusOr<QParamsQuery> DecodeQuery(const Request& request) {
 // One layer's answer. What can't be computed of it is its error field: LAYER_EMPTY, METHOD_NEEDS_HISTOGRAM,
 // LAYER_NOT_PER_CHANNEL, SPEC_INVALID (of the layer's own spec), COUNT_OVERFLOW (channels merged).
 v1::LayerQParams ComputeLayerQParams(const Session::LayerSnapshot& layer, const QParamsQuery& query);
+
+// Tag and length of one entry of a repeated message field.
+inline constexpr size_t kEntryOverhead = 6;
+
+// LIMIT_EXCEEDED: the answer for so many layers would be larger than `limit` bytes.
+absl::Status AnswerTooLarge(size_t layers, size_t limit);
 
 }  // namespace calib::server
 

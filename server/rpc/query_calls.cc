@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/codec/config_codec.h"
 #include "proto/codec/error.h"
 #include "proto/codec/statistics_codec.h"
 #include "server/rpc/page.h"
@@ -17,8 +18,6 @@ namespace {
 
 constexpr size_t kAllLayers = std::numeric_limits<size_t>::max() / 2;
 constexpr int kMaxComparisons = 64;
-// Tag and length of one entry of a repeated message field.
-constexpr size_t kEntryOverhead = 6;
 
 absl::Status Abandoned() { return absl::CancelledError("the caller gave up, or its deadline passed"); }
 
@@ -27,14 +26,6 @@ absl::Status NoLayer(const Session& session, const std::string& pattern) {
                    absl::StrCat("no layer of session \"", session.name(), "\" matches \"", pattern,
                                 "\": correct the pattern, or wait for data"),
                    {{"session", session.name()}, {"pattern", pattern}});
-}
-
-absl::Status AnswerTooLarge(size_t layers, size_t limit) {
-  return MakeError(v1::ERROR_REASON_LIMIT_EXCEEDED,
-                   absl::StrCat("the answer for ", layers, " layers would be larger than ", limit,
-                                " bytes: ask for fewer layers at a time by pattern, or raise the server's option "
-                                "--max-message-bytes"),
-                   {{"option", "--max-message-bytes"}, {"limit", absl::StrCat(limit)}});
 }
 
 // The session and the names of its layers that match a query.
@@ -134,7 +125,9 @@ absl::Status GetStatistics(const Engine& engine, const v1::GetStatisticsRequest&
     // Measured alone first: a batch's columns can't be cut back.
     v1::StatisticsBatch alone;
     writer.Add(0, layer->statistics, &alone);
-    const size_t layer_bytes = alone.ByteSizeLong() + name.size() + kEntryOverhead;
+    v1::ObserverConfig observer = EncodeObserverConfig(layer->statistics.config());
+    const size_t layer_bytes =
+        alone.ByteSizeLong() + name.size() + kEntryOverhead + observer.ByteSizeLong() + kEntryOverhead;
     if (layer_bytes > limits.max_answer_bytes) {
       return MakeError(
           v1::ERROR_REASON_LIMIT_EXCEEDED,
@@ -151,6 +144,7 @@ absl::Status GetStatistics(const Engine& engine, const v1::GetStatisticsRequest&
     }
     bytes += layer_bytes;
     response->add_layer(name);
+    *response->add_observer() = std::move(observer);
     writer.Add(static_cast<uint32_t>(listed), layer->statistics, response->mutable_statistics());
   }
   return absl::OkStatus();

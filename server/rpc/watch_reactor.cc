@@ -25,8 +25,9 @@ constexpr size_t kAllLayers = std::numeric_limits<size_t>::max() / 2;
 
 }  // namespace
 
-WatchReactor* WatchReactor::Start(Engine* engine, ThreadPool* pool, const v1::WatchQParamsRequest& request) {
-  const std::shared_ptr<WatchReactor> reactor(new WatchReactor(engine, pool, request));
+WatchReactor* WatchReactor::Start(Engine* engine, ThreadPool* pool, const v1::WatchQParamsRequest& request,
+                                  size_t max_message_bytes) {
+  const std::shared_ptr<WatchReactor> reactor(new WatchReactor(engine, pool, request, max_message_bytes));
   MutexLock lock(&reactor->mutex_);
   reactor->self_ = reactor;
   reactor->Schedule();
@@ -167,9 +168,12 @@ absl::Status WatchReactor::FillResponse() {
   while (!layers_.empty() && bytes < kPageBytes && !cancelled()) {
     const absl::StatusOr<Session::LayerSnapshot> layer = session_->GetLayer(layers_.front());
     if (!layer.ok()) return layer.status();
-    v1::LayerQParams* const answer = response_.add_layer();
-    *answer = ComputeLayerQParams(*layer, query_);
-    bytes += answer->ByteSizeLong();
+    v1::LayerQParams answer = ComputeLayerQParams(*layer, query_);
+    const size_t answer_bytes = answer.ByteSizeLong() + kEntryOverhead;
+    if (answer_bytes > max_message_bytes_) return AnswerTooLarge(1, max_message_bytes_);
+    if (bytes > 0 && bytes + answer_bytes > max_message_bytes_) break;
+    bytes += answer_bytes;
+    *response_.add_layer() = std::move(answer);
     layers_.pop_front();
   }
   return absl::OkStatus();

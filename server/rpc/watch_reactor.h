@@ -32,7 +32,9 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchQParamsRespo
                            public std::enable_shared_from_this<WatchReactor> {
  public:
   // The reactor of a new call, which owns itself from then on. `engine` and `pool` must outlive the call.
-  static WatchReactor* Start(Engine* engine, ThreadPool* pool, const v1::WatchQParamsRequest& request);
+  // A message has `max_message_bytes` at most, beside the session and its workers.
+  static WatchReactor* Start(Engine* engine, ThreadPool* pool, const v1::WatchQParamsRequest& request,
+                             size_t max_message_bytes);
 
   void OnWriteDone(bool ok) override ABSL_LOCKS_EXCLUDED(mutex_);
   void OnCancel() override ABSL_LOCKS_EXCLUDED(mutex_);
@@ -45,8 +47,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchQParamsRespo
     absl::Status status;  // of kFinish
   };
 
-  WatchReactor(Engine* engine, ThreadPool* pool, const v1::WatchQParamsRequest& request)
-      : engine_(engine), pool_(pool), request_(request) {}
+  WatchReactor(Engine* engine, ThreadPool* pool, const v1::WatchQParamsRequest& request, size_t max_message_bytes)
+      : engine_(engine), pool_(pool), max_message_bytes_(max_message_bytes), request_(request) {}
 
   void Schedule() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Wait(absl::Time until) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -59,11 +61,12 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchQParamsRespo
   absl::Status Prepare();
   // Reads the session's state anew; whether it changed since it was sent.
   absl::StatusOr<bool> Refresh();
-  // Fills response_ with the next of layers_.
+  // Fills response_ with the next of layers_. LIMIT_EXCEEDED when one fits into no message.
   absl::Status FillResponse();
 
   Engine* const engine_;
   ThreadPool* const pool_;
+  const size_t max_message_bytes_;
 
   const v1::WatchQParamsRequest request_;
   bool prepared_ = false;

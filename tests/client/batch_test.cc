@@ -40,7 +40,7 @@ LayerMap TakeAll(LayerMap layers, int* batches) {
     EXPECT_FALSE(taken.empty());
     EXPECT_LT(batch.ByteSizeLong(), kMessageLimit);
     StatisticsReader reader;
-    const absl::Status status = reader.Decode(batch, [](uint32_t) { return true; });
+    const absl::Status status = reader.Decode(batch, [](uint32_t) { return ObserverKind::kHistogram; });
     EXPECT_TRUE(status.ok()) << status;
     if (!status.ok() || taken.empty()) return sum;
     EXPECT_EQ(reader.layers().size(), taken.size());

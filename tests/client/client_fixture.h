@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -34,15 +35,30 @@ struct Tensor {
 
 inline Tensor Vector(std::vector<float> values) { return {{values.size()}, std::move(values)}; }
 
+// A memory store that outlives its servers. While it is closed nothing becomes durable, as if the server had crashed.
+class ClosableStore : public server::Store {
+ public:
+  absl::StatusOr<uint64_t> Open() override { return memory_.Open(); }
+  absl::StatusOr<std::vector<server::SessionCheckpoint>> Load() override { return memory_.Load(); }
+  absl::Status Commit(uint64_t epoch, server::SessionCheckpoint checkpoint) override {
+    if (closed_) return absl::InternalError("closed");
+    return memory_.Commit(epoch, std::move(checkpoint));
+  }
+  absl::Status Delete(uint64_t epoch, const std::string& session) override { return memory_.Delete(epoch, session); }
+  void SetClosed(bool closed) { closed_ = closed; }
+
+ private:
+  server::MemoryStore memory_{{.retain = true}};
+  std::atomic<bool> closed_{false};
+};
+
 // A server that can restart, and a proxy before it that can cut. Clients go through the proxy.
 class ClientFixture : public ::testing::Test {
  protected:
   static constexpr absl::Duration kLong = absl::Seconds(60);
 
   ClientFixture() {
-    server::MemoryStore::Options store_options;
-    store_options.retain = true;
-    server_options_.store = std::make_shared<server::MemoryStore>(store_options);
+    server_options_.store = store_;
     StartServer();
     proxy_ = std::make_unique<test::TcpProxy>(port());
     client_ = std::make_shared<Client>(OptionsFor(proxy_->address()));
@@ -53,7 +69,9 @@ class ClientFixture : public ::testing::Test {
   // Loses what is not durable, and comes back on the same port.
   void RestartServer() {
     server_options_.grpc.listen.port = port();
+    store_->SetClosed(true);  // else the server would make all durable as it stops
     server_.reset();
+    store_->SetClosed(false);
     StartServer();
   }
 
@@ -104,6 +122,7 @@ class ClientFixture : public ::testing::Test {
     while (Session(session).session().updates_applied() < updates) ASSERT_LT(absl::Now(), deadline);
   }
 
+  const std::shared_ptr<ClosableStore> store_ = std::make_shared<ClosableStore>();
   calib::test::InProcessServerOptions server_options_;
   std::unique_ptr<calib::test::InProcessServer> server_;
   std::unique_ptr<test::TcpProxy> proxy_;

@@ -137,8 +137,8 @@ TEST(ConfigCodecTest, MalformedFieldsAreNamed) {
        [&](auto* c) { observer(c)->set_kind(static_cast<v1::ObserverKind>(77)); }},
       {"config.rules[1].observer.channel_axis", "64 is", [&](auto* c) { observer(c)->set_channel_axis(64); }},
       {"config.rules[1].observer.channel_axis", "-65 is", [&](auto* c) { observer(c)->set_channel_axis(-65); }},
-      {"config.rules[1].quant_spec.type", "17",
-       [](auto* c) { c->mutable_rules(1)->mutable_quant_spec()->set_type(static_cast<v1::QuantType>(17)); }},
+      {"config.rules[1].quant_spec.type", "68",
+       [](auto* c) { c->mutable_rules(1)->mutable_quant_spec()->set_type(static_cast<v1::QuantType>(68)); }},
   };
   for (const Malformed& malformed : cases) {
     v1::SessionConfig config = ThreeRules();

@@ -155,6 +155,32 @@ v1::ObserveRequest TensorRequest(uint64_t first, uint64_t last, uint32_t handle,
   return request;
 }
 
+Step MakeStep(const LayerStatistics& state, const std::vector<float>& values, const std::vector<uint64_t>& shape) {
+  ObserverConfig ranges_alone = state.config();
+  ranges_alone.kind = ObserverKind::kMinMax;
+  const LayerStatistics ranges = Observe(ranges_alone, values, shape);
+  Step step;
+  for (const ChannelStatistics& channel : ranges.channels()) step.ranges.push_back(channel.range);
+  if (state.config().kind != ObserverKind::kReferenceHistogram) return step;
+  const absl::StatusOr<ReferenceGrid> grid = state.NextGrid(step.ranges.at(0));
+  EXPECT_TRUE(grid.ok()) << grid.status();
+  step.grid = grid.value_or(ReferenceGrid());
+  TensorView view;
+  view.data = absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float));
+  const absl::Status counted = CountOnGrid(state.config().reference.rule, step.grid, view, &step.counts);
+  EXPECT_TRUE(counted.ok()) << counted;
+  return step;
+}
+
+v1::ObserveRequest StepRequest(uint64_t first, uint64_t last, uint32_t handle, const Step& step,
+                               bool reference_histogram) {
+  v1::ObserveRequest request;
+  request.mutable_update()->set_first(first);
+  request.mutable_update()->set_last(last);
+  StatisticsWriter().AddStep(handle, step, reference_histogram, request.mutable_update()->mutable_statistics());
+  return request;
+}
+
 std::string Describe(const Session& session) {
   const Session::Summary summary = session.GetSummary();
   std::string text = absl::StrCat("session ", summary.record.name, " sealed ", summary.record.sealed, " updates ",
@@ -171,6 +197,10 @@ std::string Describe(const Session& session) {
     StatisticsWriter().Add(0, layer->statistics, &batch);
     absl::StrAppend(&text, "layer ", name, " enabled ", layer->enabled, " workers ", layer->workers, " ",
                     batch.ShortDebugString(), "\n");
+    for (const ChannelStatistics& channel : layer->statistics.channels()) {
+      if (!channel.passive.has_value()) continue;
+      absl::StrAppend(&text, "scale ", channel.passive->scale, " zero point ", channel.passive->zero_point, "\n");
+    }
   }
   return text;
 }
@@ -179,6 +209,10 @@ SessionConfig TestConfig() {
   return {.rules = ObserverRules({{"minmax*", kMinMaxConfig, {}},
                                   {"channels*", kChannelsConfig, {}},
                                   {"skipped*", std::nullopt, {}},
+                                  {"ema.channels*", kEmaChannelsConfig, {}},
+                                  {"ema*", kEmaConfig, {}},
+                                  {"reference*", kReferenceConfig, {}},
+                                  {"passive*", kPassiveConfig, {}},
                                   {"*", kHistogramConfig, {}}})};
 }
 

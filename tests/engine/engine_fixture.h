@@ -94,6 +94,11 @@ v1::ObserveRequest StatisticsRequest(uint64_t first, uint64_t last,
 v1::ObserveRequest TensorRequest(uint64_t first, uint64_t last, uint32_t handle, const std::vector<float>& values,
                                  const std::vector<uint64_t>& shape);
 
+// The next step of a layer with this state, whose observer depends on order.
+Step MakeStep(const LayerStatistics& state, const std::vector<float>& values, const std::vector<uint64_t>& shape = {});
+v1::ObserveRequest StepRequest(uint64_t first, uint64_t last, uint32_t handle, const Step& step,
+                               bool reference_histogram);
+
 // Everything that a session holds, as text, to compare. Without what opening a stream changes, and the memory that it
 // takes.
 std::string Describe(const Session& session);
@@ -102,7 +107,15 @@ std::string Describe(const Session& session);
 inline const ObserverConfig kHistogramConfig{};
 inline const ObserverConfig kMinMaxConfig{.kind = ObserverKind::kMinMax};
 inline const ObserverConfig kChannelsConfig{.channel_axis = 0};
-SessionConfig TestConfig();  // minmax*: kMinMaxConfig, channels*: kChannelsConfig, skipped*: none, *: kHistogramConfig
+inline const ObserverConfig kEmaConfig{.kind = ObserverKind::kEma};
+inline const ObserverConfig kEmaChannelsConfig{.kind = ObserverKind::kEma, .channel_axis = 0};
+// Grows up to twice its bins.
+inline const ObserverConfig kReferenceConfig{.kind = ObserverKind::kReferenceHistogram,
+                                             .reference = {ReferenceRule::kMxnet, 65, 129}};
+inline const ObserverConfig kPassiveConfig{.kind = ObserverKind::kPassive};
+// minmax*: kMinMaxConfig, channels*: kChannelsConfig, skipped*: none, ema.channels*: kEmaChannelsConfig, ema*: kEmaConfig,
+// reference*: kReferenceConfig, passive*: kPassiveConfig, *: kHistogramConfig
+SessionConfig TestConfig();
 
 // A stream and its listener, with its layers registered.
 struct TestStream {

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/codec/error.h"
+#include "proto/codec/statistics_codec.h"
 #include "tests/engine/engine_fixture.h"
 
 namespace calib::server::test {
@@ -19,6 +20,12 @@ LayerStatistics Counted(uint64_t count) {
   statistics.mutable_channels()[0].range.count = count;
   return statistics;
 }
+
+// Handles of the layers that depend on order or take no data, and the first one that is free.
+constexpr uint32_t kEma = 4;
+constexpr uint32_t kReference = 5;
+constexpr uint32_t kPassive = 6;
+constexpr uint32_t kNext = 7;
 
 LayerStatistics Good() { return Observe(kHistogramConfig, {0.5f, -2.0f}); }
 LayerStatistics GoodMinMax() { return Observe(kMinMaxConfig, {3.0f}); }
@@ -31,10 +38,31 @@ v1::ObserveRequest Spoiled(uint32_t handle, const LayerStatistics& statistics,
   return request;
 }
 
+// The reference layer's state after the first update.
+LayerStatistics ReferenceState() {
+  LayerStatistics state(kReferenceConfig);
+  state.FoldStep(MakeStep(state, {-1.0f, 0.5f}));
+  return state;
+}
+
+// An update of unit 2 with a good layer and a step of the reference layer, changed by `spoil`.
+v1::ObserveRequest SpoiledStep(const std::function<void(v1::StatisticsBatch*)>& spoil) {
+  v1::ObserveRequest request = StatisticsRequest(2, 2, {{0, Good()}});
+  v1::StatisticsBatch* const batch = request.mutable_update()->mutable_statistics();
+  StatisticsWriter().AddStep(kReference, MakeStep(ReferenceState(), {0.25f, 0.75f}), true, batch);
+  spoil(batch);
+  return request;
+}
+
 v1::ObserveRequest Chunk(const std::function<void(v1::TensorChunk*)>& spoil) {
   v1::ObserveRequest request = TensorRequest(2, 2, 2, {1, 2, 3, 4, 5, 6}, {3, 2});
   spoil(request.mutable_update()->mutable_tensor());
   return request;
+}
+
+void PartOf(uint32_t layer, v1::TensorChunk* chunk) {
+  chunk->set_layer(layer);
+  chunk->set_shape(0, 4);
 }
 
 struct RefusalCase {
@@ -50,18 +78,21 @@ void PrintTo(const RefusalCase& refusal, std::ostream* out) { *out << refusal.na
 class RefusalTest : public EngineFixture, public ::testing::WithParamInterface<RefusalCase> {};
 
 TEST_P(RefusalTest, ChangesNothing) {
-  options_.limits.max_layers = 5;
+  options_.limits.max_layers = 8;
   options_.limits.max_channels = 3;
   options_.limits.max_layer_name_bytes = 10;
   Start();
   const auto session = CreateSession();
   TestStream stream = Open();
-  ASSERT_TRUE(stream
-                  .Send(StatisticsRequest(1, 1,
-                                          {{0, Good()},
-                                           {1, Counted(std::numeric_limits<uint64_t>::max() - 1)},
-                                           {2, Observe(kChannelsConfig, {1, 2, 3, 4, 5, 6}, {3, 2})}}))
-                  .ok());
+  ASSERT_TRUE(stream.Send(RegisterRequest(kEma, {"ema", "reference", "passive"})).ok());
+  v1::ObserveRequest update = StatisticsRequest(1, 1,
+                                                {{0, Good()},
+                                                 {1, Counted(std::numeric_limits<uint64_t>::max() - 1)},
+                                                 {2, Observe(kChannelsConfig, {1, 2, 3, 4, 5, 6}, {3, 2})}});
+  StatisticsWriter().AddStep(kReference, MakeStep(LayerStatistics(kReferenceConfig), {-1.0f, 0.5f}), true,
+                             update.mutable_update()->mutable_statistics());
+  ASSERT_TRUE(stream.Send(update).ok());
+  ASSERT_EQ(session->GetLayer("reference")->statistics.channels(), ReferenceState().channels());
   ASSERT_TRUE(engine_->Checkpoint().ok());
   const std::string before = Describe(*session);
   const uint64_t bytes_before = session->GetSummary().state_bytes;
@@ -85,15 +116,16 @@ TEST_P(RefusalTest, ChangesNothing) {
   }
 
   // Nothing of it is left over either in the stream or in the session.
-  EXPECT_TRUE(stream.Send(RegisterRequest(4, {"next"})).ok());
-  EXPECT_TRUE(stream.Send(StatisticsRequest(2, 2, {{0, Good()}, {4, Good()}})).ok());
-  EXPECT_EQ(session->GetSummary().layer_count, 4u);
+  EXPECT_TRUE(stream.Send(RegisterRequest(kNext, {"next"})).ok());
+  EXPECT_TRUE(stream.Send(SpoiledStep([](v1::StatisticsBatch*) {})).ok());
+  EXPECT_TRUE(stream.Send(StatisticsRequest(3, 3, {{0, Good()}, {kNext, Good()}})).ok());
+  EXPECT_EQ(session->GetSummary().layer_count, 5u);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, RefusalTest,
     ::testing::Values(
-        RefusalCase{"UnknownHandle", [] { return Spoiled(4, Good()); }, v1::ERROR_REASON_LAYER_HANDLE_UNKNOWN},
+        RefusalCase{"UnknownHandle", [] { return Spoiled(kNext, Good()); }, v1::ERROR_REASON_LAYER_HANDLE_UNKNOWN},
         RefusalCase{"SkippedLayer", [] { return Spoiled(3, Good()); }, v1::ERROR_REASON_LAYER_SKIPPED},
         RefusalCase{"Gap",
                     [] {
@@ -152,7 +184,7 @@ INSTANTIATE_TEST_SUITE_P(
         RefusalCase{"ColumnLength",
                     [] { return Spoiled(1, GoodMinMax(), [](v1::StatisticsBatch* b) { b->add_count(1); }); },
                     v1::ERROR_REASON_STATISTICS_INCONSISTENT},
-        RefusalCase{"ChunkOfUnknownHandle", [] { return Chunk([](v1::TensorChunk* c) { c->set_layer(4); }); },
+        RefusalCase{"ChunkOfUnknownHandle", [] { return Chunk([](v1::TensorChunk* c) { c->set_layer(kNext); }); },
                     v1::ERROR_REASON_LAYER_HANDLE_UNKNOWN},
         RefusalCase{"ChunkOfSkippedLayer", [] { return Chunk([](v1::TensorChunk* c) { c->set_layer(3); }); },
                     v1::ERROR_REASON_LAYER_SKIPPED},
@@ -183,19 +215,64 @@ INSTANTIATE_TEST_SUITE_P(
         RefusalCase{"ChunkTooManyChannels",
                     [] { return Chunk([](v1::TensorChunk* c) { c->set_shape(0, uint64_t{1} << 40); }); },
                     v1::ERROR_REASON_LIMIT_EXCEEDED, "--max-channels"},
-        RefusalCase{"RegisterHandleTooLow", [] { return RegisterRequest(3, {"a"}); },
+        RefusalCase{"ChunkIsAPartOfAnEmaStep", [] { return Chunk([](v1::TensorChunk* c) { PartOf(kEma, c); }); },
+                    v1::ERROR_REASON_TENSOR_INVALID},
+        RefusalCase{"ChunkIsAPartOfAReferenceStep",
+                    [] { return Chunk([](v1::TensorChunk* c) { PartOf(kReference, c); }); },
+                    v1::ERROR_REASON_TENSOR_INVALID},
+        RefusalCase{"ChunkOfTooLargeAStep", [] { return Chunk([](v1::TensorChunk* c) { c->set_layer(kReference); }); },
+                    v1::ERROR_REASON_REFERENCE_TOO_LARGE},
+        RefusalCase{"ChunkOfPassiveLayer", [] { return Chunk([](v1::TensorChunk* c) { c->set_layer(kPassive); }); },
+                    v1::ERROR_REASON_OBSERVER_MISMATCH},
+        RefusalCase{"PassiveLayer", [] { return Spoiled(kPassive, GoodMinMax()); }, v1::ERROR_REASON_OBSERVER_MISMATCH},
+        RefusalCase{"ChannelsOfEma",
+                    [] {
+                      return Spoiled(kEma, Observe({ObserverKind::kMinMax, 0}, {1, 2}, {2}));
+                    },
+                    v1::ERROR_REASON_OBSERVER_MISMATCH},
+        RefusalCase{
+            "EmaColumn",
+            [] { return Spoiled(kEma, GoodMinMax(), [](v1::StatisticsBatch* b) { b->add_ema()->set_steps(1); }); },
+            v1::ERROR_REASON_STATISTICS_INCONSISTENT},
+        RefusalCase{"StepWithoutCounts", [] { return Spoiled(kReference, GoodMinMax()); },
+                    v1::ERROR_REASON_STATISTICS_INCONSISTENT},
+        RefusalCase{
+            "StepOnAnotherGrid",
+            [] { return SpoiledStep([](v1::StatisticsBatch* b) { b->mutable_reference_histogram(0)->set_low(-2); }); },
+            v1::ERROR_REASON_REFERENCE_GRID_MISMATCH},
+        RefusalCase{"StepTooLarge", [] { return SpoiledStep([](v1::StatisticsBatch* b) { b->set_max(1, 100); }); },
+                    v1::ERROR_REASON_REFERENCE_TOO_LARGE},
+        RefusalCase{"StepCountsMoreThanItsValues",
+                    [] {
+                      return SpoiledStep(
+                          [](v1::StatisticsBatch* b) { b->mutable_reference_histogram(0)->set_count(0, 3); });
+                    },
+                    v1::ERROR_REASON_HISTOGRAM_INVALID},
+        RefusalCase{"StepCountsFractions",
+                    [] {
+                      return SpoiledStep(
+                          [](v1::StatisticsBatch* b) { b->mutable_reference_histogram(0)->set_count(0, 0.5); });
+                    },
+                    v1::ERROR_REASON_HISTOGRAM_INVALID},
+        RefusalCase{"StepOverflow",
+                    [] {
+                      return SpoiledStep(
+                          [](v1::StatisticsBatch* b) { b->set_count(1, std::numeric_limits<uint64_t>::max()); });
+                    },
+                    v1::ERROR_REASON_COUNT_OVERFLOW},
+        RefusalCase{"RegisterHandleTooLow", [] { return RegisterRequest(kNext - 1, {"a"}); },
                     v1::ERROR_REASON_LAYER_HANDLE_UNKNOWN},
-        RefusalCase{"RegisterHandleTooHigh", [] { return RegisterRequest(5, {"a"}); },
+        RefusalCase{"RegisterHandleTooHigh", [] { return RegisterRequest(kNext + 1, {"a"}); },
                     v1::ERROR_REASON_LAYER_HANDLE_UNKNOWN},
-        RefusalCase{"RegisterEmpty", [] { return RegisterRequest(4, {""}); }, v1::ERROR_REASON_LAYER_NAME_INVALID},
-        RefusalCase{"RegisterNotUtf8", [] { return RegisterRequest(4, {"\xc3("}); },
+        RefusalCase{"RegisterEmpty", [] { return RegisterRequest(kNext, {""}); }, v1::ERROR_REASON_LAYER_NAME_INVALID},
+        RefusalCase{"RegisterNotUtf8", [] { return RegisterRequest(kNext, {"\xc3("}); },
                     v1::ERROR_REASON_LAYER_NAME_INVALID},
-        RefusalCase{"RegisterTwice", [] { return RegisterRequest(4, {"h"}); }, v1::ERROR_REASON_INVALID_FIELD},
-        RefusalCase{"RegisterTooLong", [] { return RegisterRequest(4, {"01234567890"}); },
+        RefusalCase{"RegisterTwice", [] { return RegisterRequest(kNext, {"h"}); }, v1::ERROR_REASON_INVALID_FIELD},
+        RefusalCase{"RegisterTooLong", [] { return RegisterRequest(kNext, {"01234567890"}); },
                     v1::ERROR_REASON_LIMIT_EXCEEDED, "--max-layer-name-bytes"},
         RefusalCase{"RegisterTooMany",
                     [] {
-                      return RegisterRequest(4, {"a", "b"});
+                      return RegisterRequest(kNext, {"a", "b"});
                     },
                     v1::ERROR_REASON_LIMIT_EXCEEDED, "--max-layers"}),
     [](const auto& info) { return info.param.name; });

@@ -24,7 +24,7 @@ TEST_F(ObserveTest, WelcomeTellsWhereTheWorkerStands) {
   EXPECT_EQ(welcome.incarnation(), 1u);
   EXPECT_EQ(welcome.server_epoch(), server_.engine().server_epoch());
   EXPECT_EQ(welcome.applied(), 0u);
-  EXPECT_EQ(welcome.config().rules_size(), 4);
+  EXPECT_EQ(welcome.config().rules_size(), Config().rules_size());
   first.Write(RegisterMessage(0, {"range/a"}));
   first.Write(RangeMessage(1, 5, 0, 10, -1, 1));
   first.ReadAck([](const v1::Ack& ack) { return ack.applied() == 5; });
