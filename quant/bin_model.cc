@@ -16,12 +16,10 @@ int64_t KeyAt(double b, int mantissa_bits) {
   return static_cast<int64_t>(std::bit_cast<uint64_t>(b) >> (52 - mantissa_bits)) - (kBiasDifference << mantissa_bits);
 }
 
-double UniformMass(const BinModel::Bin& bin) { return bin.mass - bin.at_begin - bin.at_end; }
-
 // Sum of x^2 over a bin.
 double SquareSum(const BinModel::Bin& bin) {
   const double squares = bin.begin * bin.begin + bin.begin * bin.end + bin.end * bin.end;
-  return UniformMass(bin) * squares / 3 + bin.at_begin * bin.begin * bin.begin + bin.at_end * bin.end * bin.end;
+  return bin.uniform_mass() * squares / 3 + bin.at_begin * bin.begin * bin.begin + bin.at_end * bin.end * bin.end;
 }
 
 // The nearest code and how far a value is from it.
@@ -74,7 +72,7 @@ double BinModel::Side::SquaredError(double step, int64_t levels) const {
     const Rounded begin = Round(bin->begin, step, inverse, top);
     const double cubes = end.distance * end.distance * end.distance - begin.distance * begin.distance * begin.distance;
     error += bin->at_begin * begin.distance * begin.distance;
-    error += UniformMass(*bin) / (bin->end - bin->begin) * ((end.code - begin.code) * cell + cubes / 3);
+    error += bin->uniform_mass() / (bin->end - bin->begin) * ((end.code - begin.code) * cell + cubes / 3);
   }
   return error;
 }
@@ -113,7 +111,7 @@ void BinModel::Side::Finish(const LowerEdge& lower_edge) {
     const double width = upper - lower;
     double uniform = 0, at_lower = 0;
     if (bin != bins_.rend() && bin->begin >= lower) {
-      uniform = UniformMass(*bin);
+      uniform = bin->uniform_mass();
       const bool point = bin->begin == bin->end;
       at_lower = bin->at_begin + (point && bin != bins_.rbegin() ? bin->at_end : 0);
       ++bin;

@@ -43,6 +43,8 @@ class BinModel {
     double mass;
     double at_begin;
     double at_end;
+
+    double uniform_mass() const { return mass - at_begin - at_end; }
   };
 
   // One side of zero, by magnitude.

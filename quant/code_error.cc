@@ -11,8 +11,6 @@ namespace {
 
 using Bin = BinModel::Bin;
 
-double UniformMass(const Bin& bin) { return bin.mass - bin.at_begin - bin.at_end; }
-
 // The FP8 number nearest to y by its place among the numbers, and the gap between numbers about y.
 struct Nearest {
   size_t place;
@@ -54,7 +52,7 @@ NormError::NormError(const BinModel::Side& side, CodeKind kind, double norm, dou
   for (const Bin& bin : side.bins()) {
     const double begin = bin.begin / unit, end = bin.end / unit;
     double sum = bin.at_begin * std::pow(begin, norm) + bin.at_end * std::pow(end, norm);
-    if (end > begin) sum += UniformMass(bin) / (end - begin) * (Antiderivative(end) - Antiderivative(begin));
+    if (end > begin) sum += bin.uniform_mass() / (end - begin) * (Antiderivative(end) - Antiderivative(begin));
     below_.push_back(below_.back() + sum);
   }
   if (!IsFloat8(kind)) return;
@@ -120,7 +118,7 @@ double NormError::Error(double step, int64_t levels) const {
     const double before = begin == last ? last_integral : integral(begin);
     last = end;
     last_integral = integral(end);
-    error += UniformMass(*bin) / (end - begin) * (last_integral - before);
+    error += bin->uniform_mass() / (end - begin) * (last_integral - before);
   }
   return below_[static_cast<size_t>(first - bins.begin())] + error * std::pow(step / unit_, norm_);
 }
@@ -142,7 +140,7 @@ double NormError::Gain(double step, int64_t levels) const {
     const double upper = end == last ? last_antiderivative : antiderivative(end);
     last = from;
     last_antiderivative = antiderivative(from);
-    gain += UniformMass(*bin) / (end - begin) * (upper - last_antiderivative);
+    gain += bin->uniform_mass() / (end - begin) * (upper - last_antiderivative);
   }
   return gain * std::pow(step / unit_, norm_);
 }

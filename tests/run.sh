@@ -6,6 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stages=(packages style build test clang tidy asan tsan bench-smoke)
 buf_version=1.75.0
+# Most of a build is parsing headers of other projects: files are compiled a dozen at a time.
+unity=(-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12)
 
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 export CMAKE_BUILD_PARALLEL_LEVEL=$jobs CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$jobs} CTEST_OUTPUT_ON_FAILURE=1
@@ -17,9 +19,9 @@ describe() {
   case $1 in
     packages) echo "install the Debian packages of deploy/packages.txt" ;;
     style) echo "formatting, layering, file sizes, include guards, protos, shell scripts" ;;
-    build) echo "GCC, Release, warnings are errors, into build/" ;;
+    build) echo "GCC, Release, several files at once, warnings are errors, into build/" ;;
     test) echo "every test, in build/" ;;
-    clang) echo "Clang, everything but tests, thread safety analysis as errors, into build-clang/" ;;
+    clang) echo "Clang, everything but tests, each file by itself, thread safety analysis as errors, into build-clang/" ;;
     tidy) echo "clang-tidy with the list of .clang-tidy" ;;
     asan) echo "tests of quant, codec and engine under AddressSanitizer and UBSan, in build-asan/" ;;
     tsan) echo "tests of quant and engine under ThreadSanitizer, in build-tsan/" ;;
@@ -44,7 +46,7 @@ stage_style() {
 }
 
 stage_build() {
-  configure build -DCMAKE_BUILD_TYPE=Release
+  configure build -DCMAKE_BUILD_TYPE=Release "${unity[@]}"
   cmake --build build
 }
 
@@ -104,7 +106,7 @@ run_ctest() {
 run_sanitized() {
   local directory=$1 sanitizers=$2 folders=$3
   shift 3
-  configure "$directory" -DCALIB_SANITIZE="$sanitizers" -DCALIB_TEST_FOLDERS="$folders" -DCALIB_BUILD_SERVER=OFF -DCALIB_BUILD_CLIENT=OFF \
+  configure "$directory" -DCALIB_SANITIZE="$sanitizers" -DCALIB_TEST_FOLDERS="$folders" "${unity[@]}" -DCALIB_BUILD_SERVER=OFF -DCALIB_BUILD_CLIENT=OFF \
     -DCALIB_BUILD_BENCHMARKS=OFF -DCALIB_WERROR=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld
   "$@" cmake --build "$directory"

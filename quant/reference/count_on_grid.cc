@@ -11,7 +11,7 @@
 namespace calib {
 namespace {
 
-constexpr double kGreatestFloat = std::numeric_limits<float>::max();
+constexpr double kFloatMax = std::numeric_limits<float>::max();
 
 // numpy.histogram (1.24, numpy/lib/histograms.py) of a float32 array on a range of doubles: the edges are float32, the
 // first guess is float32 arithmetic, and the two edges beside it decide. `Real` is double where float32 would overflow.
@@ -27,7 +27,7 @@ class NumpyBins {
         bins_(grid.bins) {
     const double norm = grid.bins / (grid.high - grid.low);
     // NumPy keeps a factor beyond float32 as a double.
-    wide_norm_ = norm > kGreatestFloat;
+    wide_norm_ = norm > kFloatMax;
     norm_ = wide_norm_ ? norm : static_cast<double>(static_cast<Real>(norm));
   }
 
@@ -79,11 +79,11 @@ class HistcBins {
 };
 
 bool FitsFloat(const ReferenceGrid& grid) {
-  return grid.low >= -kGreatestFloat && grid.high <= kGreatestFloat && grid.high - grid.low <= kGreatestFloat;
+  return grid.low >= -kFloatMax && grid.high <= kFloatMax && grid.high - grid.low <= kFloatMax;
 }
 
 bool HistcFitsFloat(const ReferenceGrid& grid) {
-  return FitsFloat(grid) && (grid.high - grid.low) * grid.bins <= kGreatestFloat;
+  return FitsFloat(grid) && (grid.high - grid.low) * grid.bins <= kFloatMax;
 }
 
 // Calls `use` with the function from values to bins.

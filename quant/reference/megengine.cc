@@ -9,7 +9,7 @@
 namespace calib::reference {
 namespace {
 
-constexpr int64_t kUpsample = 128;
+constexpr int64_t kMegengineUpsample = 128;
 
 double Width(float min, float max) {
   const float width = max - min;
@@ -44,7 +44,7 @@ absl::StatusOr<StepPlan> PlanMegengine(const State& state, const Range& step) {
     return plan;
   }
   const double width = Width(plan.min, plan.max);
-  const double cell = Width(old.min, old.max) / static_cast<double>(int64_t{bins} * kUpsample);
+  const double cell = Width(old.min, old.max) / static_cast<double>(int64_t{bins} * kMegengineUpsample);
   const double unit = bins * cell;
   const double cells_per_bin = std::ceil(width / unit);
   const double excess = cells_per_bin * unit - width;
@@ -62,7 +62,7 @@ absl::StatusOr<StepPlan> PlanMegengine(const State& state, const Range& step) {
   plan.carry = StepPlan::Carry::kResample;
   plan.cells_per_bin = static_cast<int64_t>(cells_per_bin);
   // Rounded, it can lie past the end; the reference fails then.
-  const double last = std::max(cells_per_bin - kUpsample, 0.0) * bins;
+  const double last = std::max(cells_per_bin - kMegengineUpsample, 0.0) * bins;
   plan.start = static_cast<int64_t>(std::clamp(RoundHalfEven((old.min - low) / cell), 0.0, last));
   return plan;
 }
@@ -78,11 +78,11 @@ void CombineMegengine(const StepPlan& plan, Counted step, std::vector<double>* c
       for (const double count : old) (*counts)[static_cast<size_t>(plan.start)] += count;
       break;
     case StepPlan::Carry::kResample: {
-      const Cumulated cumulated(old, kUpsample, plan.start, plan.cells_per_bin);
+      const Cumulated cumulated(old, kMegengineUpsample, plan.start, plan.cells_per_bin);
       double below = 0;
       for (size_t i = 0; i < counts->size(); ++i) {
         const double sum = cumulated.At(static_cast<int64_t>(i));
-        (*counts)[i] += (sum - below) / static_cast<double>(kUpsample);
+        (*counts)[i] += (sum - below) / static_cast<double>(kMegengineUpsample);
         below = sum;
       }
       break;

@@ -9,7 +9,7 @@
 namespace calib::reference {
 namespace {
 
-constexpr int64_t kUpsample = 128;
+constexpr int64_t kPytorchUpsample = 128;
 
 struct Growth {
   double cells_per_bin = 0;
@@ -22,7 +22,7 @@ template <typename Real>
 std::optional<Growth> Align(const Range& old, float min, float max, uint32_t bins) {
   const Real width = static_cast<Real>(max) - static_cast<Real>(min);
   const Real old_width = static_cast<Real>(old.max) - static_cast<Real>(old.min);
-  const Real cell = old_width / static_cast<Real>(int64_t{bins} * kUpsample);
+  const Real cell = old_width / static_cast<Real>(int64_t{bins} * kPytorchUpsample);
   const Real unit = static_cast<Real>(bins) * cell;
   const Real cells_per_bin = std::ceil(width / unit);
   const Real end = static_cast<Real>(max) + (cells_per_bin * unit - width);
@@ -54,7 +54,7 @@ absl::StatusOr<StepPlan> PlanPytorch(const State& state, const Range& step) {
       plan.carry = StepPlan::Carry::kResample;
       plan.cells_per_bin = static_cast<int64_t>(growth->cells_per_bin);
       // Rounded, it can lie past the end; the reference fails then.
-      const double last = std::max(growth->cells_per_bin - kUpsample, 0.0) * bins;
+      const double last = std::max(growth->cells_per_bin - kPytorchUpsample, 0.0) * bins;
       plan.start = static_cast<int64_t>(std::clamp(growth->start, 0.0, last));
     }
   }
@@ -73,11 +73,11 @@ void CombinePytorch(const StepPlan& plan, Counted step, std::vector<double>* cou
     case StepPlan::Carry::kResample: {
       const std::vector<double> old = std::move(*counts);
       counts->resize(step.size());
-      const Cumulated cumulated(old, kUpsample, plan.start, plan.cells_per_bin);
+      const Cumulated cumulated(old, kPytorchUpsample, plan.start, plan.cells_per_bin);
       float below = 0;  // the reference keeps the shifted sums in float32
       for (size_t i = 0; i < step.size(); ++i) {
         const double sum = cumulated.At(static_cast<int64_t>(i));
-        (*counts)[i] = new_count(i) + static_cast<float>((sum - below) / static_cast<double>(kUpsample));
+        (*counts)[i] = new_count(i) + static_cast<float>((sum - below) / static_cast<double>(kPytorchUpsample));
         below = static_cast<float>(sum);
       }
       return;

@@ -8,7 +8,7 @@
 namespace calib::reference {
 namespace {
 
-constexpr int64_t kUpsample = 16;
+constexpr int64_t kCurrentUpsample = 16;
 
 // torch.linspace in float32. Its vector code adds up in other orders, which depend on the CPU.
 class Linspace {
@@ -67,15 +67,16 @@ void CombinePytorchCurrent(const StepPlan& plan, Counted step, std::vector<doubl
     }
     case StepPlan::Carry::kResample: {
       const float low = static_cast<float>(plan.old_grid.low), high = static_cast<float>(plan.old_grid.high);
-      const Linspace parts(low, high, bins * kUpsample + 1);
+      const Linspace parts(low, high, bins * kCurrentUpsample + 1);
       const Linspace edges(plan.min, plan.max, bins + 1);
       const float half = 0.5f * parts.step();
       int64_t above = 0;  // the first edge above the middle: middles do not fall
-      for (int64_t i = 0; i < bins * kUpsample; ++i) {
+      for (int64_t i = 0; i < bins * kCurrentUpsample; ++i) {
         const float middle = parts[i] + half;
         while (above <= bins && edges[above] <= middle) ++above;
         const size_t bin = static_cast<size_t>(std::clamp<int64_t>(above - 1, 0, bins - 1));
-        carried[bin] += static_cast<float>(old[static_cast<size_t>(i / kUpsample)]) / static_cast<float>(kUpsample);
+        carried[bin] +=
+            static_cast<float>(old[static_cast<size_t>(i / kCurrentUpsample)]) / static_cast<float>(kCurrentUpsample);
       }
       break;
     }

@@ -26,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "quant/searches.h"
+#include "quant/searches/entropy_terms.h"
 #include "quant/searches/mxnet_float.h"
 
 namespace calib {
@@ -34,14 +35,10 @@ namespace {
 constexpr double kEpsilon = 1e-4;
 constexpr double kSmall = 1.0 / 64;  // e up to this by series: the error is (1/64)^6 / 6 of the mass
 constexpr int kTerms = 5;
-constexpr double kTie = 1e-11;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // How far MXNet's rounding moves a divergence: 5e-5 was seen, and part of it is in proportion. And how many candidates so
 // near the best one are computed anew at most.
 constexpr double kRounding = 3e-5, kRelativeRounding = 5e-4;
 constexpr size_t kMostNear = 64;
-
-double XLogX(double x) { return x > 0 ? x * std::log(x) : 0; }
 
 // Sums over bins, of their counts, or over groups, of their means, each weighted with the number of bins.
 struct Sums {
@@ -121,10 +118,10 @@ class MxnetSearch {
     const double p_filled = inner_bins + (first.count > 0 ? 1 : 0) + (last.count > 0 ? 1 : 0);
     const double group_bins = Filled(start + width, last_begin);
     const double q_filled = group_bins + first.smoothed() + last.smoothed();
-    if (q_filled == 0) return kInfinity;
+    if (q_filled == 0) return kNoDivergence;
     const double bins = static_cast<double>(size);
     const double e = kEpsilon * (bins - p_filled) / p_filled, f = kEpsilon * (bins - q_filled) / q_filled;
-    if (f >= 1) return kInfinity;
+    if (f >= 1) return kNoDivergence;
 
     const double total = below_.back();
     const double q_total = Mass(start + width, last_begin) + first.q * first.smoothed() + last.q * last.smoothed();
@@ -192,7 +189,7 @@ class MxnetSearch {
 // The index of the candidate that MXNet takes, whose first has `least` bins on each side of the middle.
 size_t MxnetChoice(absl::Span<const double> divergences, MxnetFloatDivergence float_divergence, size_t least) {
   const double best = *std::min_element(divergences.begin(), divergences.end());
-  if (best == kInfinity) return 0;
+  if (best == kNoDivergence) return 0;
   const double limit = best + kRounding + kRelativeRounding * best;
   std::vector<size_t> near;
   for (size_t i = 0; i < divergences.size(); ++i) {
@@ -200,7 +197,7 @@ size_t MxnetChoice(absl::Span<const double> divergences, MxnetFloatDivergence fl
   }
   if (near.size() > kMostNear) {
     // Equal ones, up to the error of the series, by their size.
-    const auto rank = [&](size_t i) { return std::floor(divergences[i] / kTie); };
+    const auto rank = [&](size_t i) { return std::floor(divergences[i] / kEntropyTie); };
     std::stable_sort(near.begin(), near.end(), [&](size_t a, size_t b) { return rank(a) < rank(b); });
     near.resize(kMostNear);
     std::sort(near.begin(), near.end());

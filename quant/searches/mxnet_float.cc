@@ -7,16 +7,16 @@
 namespace calib {
 namespace {
 
-constexpr float kEpsilon = 1e-4f;
+constexpr float kFloatEpsilon = 1e-4f;
 
 // Zeros become eps and the others lose what that adds. Whether that can be done.
 bool Smooth(absl::Span<float> counts) {
   const size_t zeros = static_cast<size_t>(std::count(counts.begin(), counts.end(), 0.0f));
   const size_t others = counts.size() - zeros;
   if (others == 0) return false;
-  const float loss = kEpsilon * static_cast<float>(zeros) / static_cast<float>(others);
+  const float loss = kFloatEpsilon * static_cast<float>(zeros) / static_cast<float>(others);
   if (loss >= 1) return false;
-  for (float& count : counts) count = count == 0 ? kEpsilon : count - loss;
+  for (float& count : counts) count = count == 0 ? kFloatEpsilon : count - loss;
   return true;
 }
 
@@ -56,10 +56,10 @@ float MxnetFloatDivergence::operator()(size_t half) {
   const absl::Span<float> p = absl::MakeSpan(p_).first(size), q = absl::MakeSpan(q_).first(size);
   if (!Smooth(p) || !Smooth(q)) return std::numeric_limits<float>::infinity();
   const float p_sum = Sum(p), q_sum = Sum(q);
-  const float empty = kEpsilon / p_sum, empty_term = empty * std::log(empty / (kEpsilon / q_sum));
+  const float empty = kFloatEpsilon / p_sum, empty_term = empty * std::log(empty / (kFloatEpsilon / q_sum));
   float divergence = 0;
   for (size_t i = 0; i < size; ++i) {
-    if (p[i] == kEpsilon && q[i] == kEpsilon) {
+    if (p[i] == kFloatEpsilon && q[i] == kFloatEpsilon) {
       divergence += empty_term;
     } else {
       const float share = p[i] / p_sum;

@@ -9,21 +9,17 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "quant/searches.h"
+#include "quant/searches/entropy_terms.h"
 
 namespace calib {
 namespace {
 
 constexpr size_t kStartBin = 128;
-constexpr double kTie = 1e-11;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-double XLogX(double x) { return x > 0 ? x * std::log(x) : 0; }
 
 class TensorrtSearch {
  public:
@@ -38,7 +34,7 @@ class TensorrtSearch {
   double Divergence(size_t size) const {
     const double total = sums_.back().mass, inside = sums_[size].mass, tail = total - inside;
     const double last = inside - sums_[size - 1].mass;
-    if (inside <= 0 || (last <= 0 && tail > 0)) return kInfinity;
+    if (inside <= 0 || (last <= 0 && tail > 0)) return kNoDivergence;
     double q_sum = 0;
     size_t begin = 0;
     for (size_t group = 1; group <= levels_; ++group) {
@@ -85,11 +81,11 @@ absl::StatusOr<EntropyResult> TensorrtEntropy(const EqualWidthHistogram& histogr
     return absl::InvalidArgumentError("a count is negative or not a number");
   }
   const TensorrtSearch search(histogram.counts, static_cast<size_t>(levels));
-  double best = kInfinity;
+  double best = kNoDivergence;
   size_t best_size = bins;
   for (size_t size = kStartBin; size <= bins; ++size) {
     const double divergence = search.Divergence(size);
-    if (divergence > best + kTie || divergence == kInfinity) continue;
+    if (divergence > best + kEntropyTie || divergence == kNoDivergence) continue;
     best = std::min(best, divergence);
     best_size = size;
   }

@@ -2,6 +2,7 @@
 #define CALIB_SERVER_RPC_PAGE_H_
 
 #include <cstddef>
+#include <limits>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -11,6 +12,8 @@ namespace calib::server {
 // A page of a listing in name order ends before it passes this many bytes, so that it fits in every client's default
 // limit of 4 MiB.
 inline constexpr size_t kPageBytes = 2 << 20;
+// A number of layers that no session has.
+inline constexpr size_t kAllLayers = std::numeric_limits<size_t>::max() / 2;
 
 // Where a page begins and how long it may be.
 struct Page {

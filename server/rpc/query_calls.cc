@@ -1,6 +1,5 @@
 #include "server/rpc/query_calls.h"
 
-#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,7 +15,6 @@
 namespace calib::server {
 namespace {
 
-constexpr size_t kAllLayers = std::numeric_limits<size_t>::max() / 2;
 constexpr int kMaxComparisons = 64;
 
 absl::Status Abandoned() { return absl::CancelledError("the caller gave up, or its deadline passed"); }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <utility>
 #include <vector>
 
@@ -21,7 +20,6 @@ constexpr uint32_t kDefaultIntervalMs = 1000;
 constexpr uint32_t kMinIntervalMs = 50;
 // However long the interval, a drain or a deletion is noticed within this time.
 constexpr absl::Duration kMaxWait = absl::Milliseconds(500);
-constexpr size_t kAllLayers = std::numeric_limits<size_t>::max() / 2;
 
 }  // namespace
 

@@ -75,7 +75,7 @@ void RunKernel(benchmark::State& state, const Kernel& kernel, Data kind, size_t 
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * elements));
 }
 
-const bool registered = [] {
+const bool kernels_registered = [] {
   for (const Kernel& kernel : AllKernels()) {
     if (!kernel.supported()) continue;
     for (const Data kind : {Data::kGaussian, Data::kRelu, Data::kConstant, Data::kAnyBits}) {

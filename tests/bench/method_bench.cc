@@ -38,7 +38,7 @@ void ValidateAndAdd(benchmark::State& state) {
 }
 BENCHMARK(ValidateAndAdd)->Name("packed/validate_and_add");
 
-const bool registered = [] {
+const bool methods_registered = [] {
   for (const auto method : {CalibrationMethod::kMinMax, CalibrationMethod::kPercentile, CalibrationMethod::kCoverage,
                             CalibrationMethod::kMse}) {
     for (const char* type : {"int4", "int8", "int16"}) {

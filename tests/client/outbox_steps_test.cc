@@ -19,7 +19,7 @@ const ObserverConfig kReference{.kind = ObserverKind::kReferenceHistogram};
 // A step of one value.
 Step EmaStep(float value) { return {.ranges = {Range{.min = value, .max = value, .count = 1}}}; }
 
-v1::Welcome Welcome(uint64_t applied, uint64_t durable) {
+v1::Welcome WelcomeAt(uint64_t applied, uint64_t durable) {
   v1::Welcome welcome;
   welcome.set_applied(applied);
   welcome.set_durable(durable);
@@ -42,13 +42,13 @@ TEST(OutboxSteps, AreSentOneByOneInOrder) {
   Outbox outbox(1);
   for (const float value : {3.0f, 1.0f, 2.0f}) ASSERT_TRUE(outbox.AddStep("a", kEma, EmaStep(value)).ok());
   ASSERT_TRUE(outbox.AddStep("b", kEma, EmaStep(9)).ok());
-  ASSERT_TRUE(outbox.OnWelcome(Welcome(0, 0)).ok());
+  ASSERT_TRUE(outbox.OnWelcome(WelcomeAt(0, 0)).ok());
   EXPECT_THAT(Send(&outbox), ElementsAre(3, 1, 2, 9));
 }
 
 TEST(OutboxSteps, WhatWasNotAppliedIsSentAgainAsItWas) {
   Outbox outbox(4);
-  ASSERT_TRUE(outbox.OnWelcome(Welcome(0, 0)).ok());
+  ASSERT_TRUE(outbox.OnWelcome(WelcomeAt(0, 0)).ok());
   for (int i = 1; i <= 5; ++i) {
     ASSERT_TRUE(outbox.AddStep("a", kEma, EmaStep(static_cast<float>(i))).ok());
     EXPECT_THAT(Send(&outbox), ElementsAre(static_cast<float>(i)));
@@ -56,11 +56,11 @@ TEST(OutboxSteps, WhatWasNotAppliedIsSentAgainAsItWas) {
   ASSERT_TRUE(outbox.AddStep("a", kEma, EmaStep(6)).ok());
   // Units 1 to 3 were applied, 1 is durable.
   outbox.OnStreamEnd();
-  ASSERT_TRUE(outbox.OnWelcome(Welcome(3, 1)).ok());
+  ASSERT_TRUE(outbox.OnWelcome(WelcomeAt(3, 1)).ok());
   EXPECT_THAT(Send(&outbox), ElementsAre(4, 5, 6));
   // The server restarts from what was durable.
   outbox.OnStreamEnd();
-  ASSERT_TRUE(outbox.OnWelcome(Welcome(1, 1)).ok());
+  ASSERT_TRUE(outbox.OnWelcome(WelcomeAt(1, 1)).ok());
   EXPECT_THAT(Send(&outbox), ElementsAre(2, 3, 4, 5, 6));
   v1::Ack ack;
   ack.set_applied(6);
@@ -71,7 +71,7 @@ TEST(OutboxSteps, WhatWasNotAppliedIsSentAgainAsItWas) {
 
 TEST(OutboxSteps, ARefusedLayerLosesItsOwnStepsAlone) {
   Outbox outbox(4);
-  ASSERT_TRUE(outbox.OnWelcome(Welcome(0, 0)).ok());
+  ASSERT_TRUE(outbox.OnWelcome(WelcomeAt(0, 0)).ok());
   for (int i = 1; i <= 3; ++i) {
     ASSERT_TRUE(outbox.AddStep("a", kEma, EmaStep(static_cast<float>(i))).ok());
     ASSERT_TRUE(outbox.AddStep("b", kEma, EmaStep(static_cast<float>(10 * i))).ok());
@@ -86,7 +86,7 @@ TEST(OutboxSteps, ARefusedLayerLosesItsOwnStepsAlone) {
   refusal.mutable_info()->set_domain("calibd");
   refusal.mutable_info()->set_reason(ReasonName(v1::ERROR_REASON_REFERENCE_GRID_MISMATCH));
   EXPECT_EQ(outbox.OnRefusal(refusal), RefusalMeaning::kDataRefused);
-  ASSERT_TRUE(outbox.OnWelcome(Welcome(2, 0)).ok());
+  ASSERT_TRUE(outbox.OnWelcome(WelcomeAt(2, 0)).ok());
   EXPECT_THAT(Send(&outbox), ElementsAre(20, 30));
   EXPECT_EQ(GetReason(outbox.AddStep("a", kEma, EmaStep(4))), v1::ERROR_REASON_REFERENCE_GRID_MISMATCH);
   EXPECT_TRUE(outbox.AddStep("b", kEma, EmaStep(40)).ok());
@@ -95,7 +95,7 @@ TEST(OutboxSteps, ARefusedLayerLosesItsOwnStepsAlone) {
 
 TEST(OutboxSteps, NothingThatFitsIntoNoMessageOrHasNoChannelIsTaken) {
   Outbox outbox(4);
-  ASSERT_TRUE(outbox.OnWelcome(Welcome(0, 0)).ok());
+  ASSERT_TRUE(outbox.OnWelcome(WelcomeAt(0, 0)).ok());
   EXPECT_TRUE(outbox.AddStep("none", kEma, Step{}).ok());
   Step step = EmaStep(1);
   step.counts.assign(400000, 0);

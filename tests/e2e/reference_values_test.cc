@@ -20,7 +20,7 @@ double FirstNumber(const Json& value) {
   return value.is_array() ? value.at(0).get<double>() : value.get<double>();
 }
 
-struct Reference {
+struct ReferenceCase {
   const char* framework;  // key of a layer in expected.json
   const char* observer;   // its first part of an entry's key
   std::vector<std::string> create;
@@ -43,13 +43,13 @@ std::vector<std::string> SpecOptions(const std::string& type_and_scheme) {
   return options;
 }
 
-class ReferenceValuesTest : public testing::TestWithParam<Reference> {
+class ReferenceValuesTest : public testing::TestWithParam<ReferenceCase> {
  protected:
   Server server_;
 };
 
 TEST_P(ReferenceValuesTest, EveryEntryIsMet) {
-  const Reference& reference = GetParam();
+  const ReferenceCase& reference = GetParam();
   for (const bool raw : {false, true}) {
     const std::string session = raw ? "raw" : "reduced";
     CalibctlOk(server_.address(), Join({"session", "create", session}, reference.create));
@@ -85,26 +85,27 @@ TEST_P(ReferenceValuesTest, EveryEntryIsMet) {
 INSTANTIATE_TEST_SUITE_P(
     Frameworks, ReferenceValuesTest,
     testing::Values(
-        Reference{"megengine", "MinMaxObserver", {}, "minmax", "megengine", 108},
-        Reference{"megengine", "ExponentialMovingAverageObserver", {"--observer", "ema"}, "minmax", "megengine", 108},
-        Reference{"megengine",
-                  "HistogramObserver",
-                  {"--observer", "reference_histogram", "--reference-rule", "megengine"},
-                  "l2_greedy",
-                  "megengine",
-                  96},
-        Reference{"torch",
-                  "MovingAverageMinMaxObserver",
-                  {"--observer", "ema", "--ema-convention", "pytorch"},
-                  "minmax",
-                  "pytorch",
-                  72},
-        Reference{"torch",
-                  "HistogramObserver",
-                  {"--observer", "reference_histogram", "--reference-rule", "pytorch"},
-                  "l2_greedy",
-                  "pytorch",
-                  45}),
+        ReferenceCase{"megengine", "MinMaxObserver", {}, "minmax", "megengine", 108},
+        ReferenceCase{
+            "megengine", "ExponentialMovingAverageObserver", {"--observer", "ema"}, "minmax", "megengine", 108},
+        ReferenceCase{"megengine",
+                      "HistogramObserver",
+                      {"--observer", "reference_histogram", "--reference-rule", "megengine"},
+                      "l2_greedy",
+                      "megengine",
+                      96},
+        ReferenceCase{"torch",
+                      "MovingAverageMinMaxObserver",
+                      {"--observer", "ema", "--ema-convention", "pytorch"},
+                      "minmax",
+                      "pytorch",
+                      72},
+        ReferenceCase{"torch",
+                      "HistogramObserver",
+                      {"--observer", "reference_histogram", "--reference-rule", "pytorch"},
+                      "l2_greedy",
+                      "pytorch",
+                      45}),
     [](const auto& info) { return std::string(info.param.framework) + info.param.observer; });
 
 class MxnetValuesTest : public testing::Test {

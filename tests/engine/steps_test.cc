@@ -34,7 +34,7 @@ ObserverConfig Reference(ReferenceRule rule, uint32_t bins) {
 }
 
 // A layer of each observer that depends on order, by handle less 4.
-const std::vector<StepLayer>& Layers() {
+const std::vector<StepLayer>& StepLayers() {
   static const auto* const layers =
       new std::vector<StepLayer>{{"ema", kEmaConfig},
                                  {"ema.pytorch", {.kind = ObserverKind::kEma, .ema = {EmaConvention::kPytorch, 0.25}}},
@@ -76,7 +76,7 @@ class StepsTest : public EngineFixture {
   void SetUp() override {
     Start();
     std::vector<ObserverRules::Rule> rules;
-    for (const StepLayer& layer : Layers()) rules.push_back({layer.name, layer.config, {}});
+    for (const StepLayer& layer : StepLayers()) rules.push_back({layer.name, layer.config, {}});
     const SessionConfig usual = TestConfig();
     for (const ObserverRules::Rule& rule : usual.rules.rules()) rules.push_back(rule);
     ASSERT_TRUE(engine_->CreateSession("s", {.rules = ObserverRules(rules)}).ok());
@@ -86,7 +86,7 @@ class StepsTest : public EngineFixture {
   TestStream OpenSteps(const std::string& worker = "w") {
     TestStream stream = Open(worker);
     std::vector<std::string> names;
-    for (const StepLayer& layer : Layers()) names.push_back(layer.name);
+    for (const StepLayer& layer : StepLayers()) names.push_back(layer.name);
     EXPECT_TRUE(stream.Send(RegisterRequest(kFirst, names)).ok());
     return stream;
   }
@@ -102,13 +102,13 @@ TEST_F(StepsTest, RawTensorsAreFoldedInOrder) {
   constexpr uint64_t kSteps = 40;
   uint64_t unit = 0;
   for (uint64_t i = 0; i < kSteps; ++i) {
-    for (uint32_t layer = 0; layer < Layers().size(); ++layer) {
+    for (uint32_t layer = 0; layer < StepLayers().size(); ++layer) {
       ++unit;
       const absl::Status status = stream.Send(TensorRequest(unit, unit, kFirst + layer, StepValues(i), kShape));
       ASSERT_TRUE(status.ok()) << status;
     }
   }
-  for (const StepLayer& layer : Layers()) {
+  for (const StepLayer& layer : StepLayers()) {
     EXPECT_EQ(State(layer.name), FoldedInOrder(layer.config, kSteps).channels()) << layer.name;
   }
 }
@@ -117,14 +117,14 @@ TEST_F(StepsTest, StepsAsRowsAreFoldedInOrder) {
   TestStream stream = OpenSteps();
   constexpr uint64_t kSteps = 40;
   std::vector<LayerStatistics> replicas;
-  for (const StepLayer& layer : Layers()) replicas.emplace_back(layer.config);
+  for (const StepLayer& layer : StepLayers()) replicas.emplace_back(layer.config);
   uint64_t unit = 0;
   for (uint64_t i = 0; i < kSteps; ++i) {
-    for (uint32_t layer = 0; layer < Layers().size(); ++layer) {
+    for (uint32_t layer = 0; layer < StepLayers().size(); ++layer) {
       ++unit;
       // Now and then the server counts.
       const Step step = MakeStep(replicas[layer], StepValues(i), kShape);
-      const bool reference = Layers()[layer].config.kind == ObserverKind::kReferenceHistogram;
+      const bool reference = StepLayers()[layer].config.kind == ObserverKind::kReferenceHistogram;
       const absl::Status status =
           stream.Send((i + layer) % 5 == 0 ? TensorRequest(unit, unit, kFirst + layer, StepValues(i), kShape)
                                            : StepRequest(unit, unit, kFirst + layer, step, reference));
@@ -132,21 +132,21 @@ TEST_F(StepsTest, StepsAsRowsAreFoldedInOrder) {
       replicas[layer].FoldStep(step);
     }
   }
-  for (uint32_t layer = 0; layer < Layers().size(); ++layer) {
-    EXPECT_EQ(State(Layers()[layer].name), replicas[layer].channels()) << Layers()[layer].name;
+  for (uint32_t layer = 0; layer < StepLayers().size(); ++layer) {
+    EXPECT_EQ(State(StepLayers()[layer].name), replicas[layer].channels()) << StepLayers()[layer].name;
   }
 }
 
 TEST_F(StepsTest, APartOfATensorIsRefused) {
   TestStream stream = OpenSteps();
   uint64_t unit = 0;
-  for (uint32_t layer = 0; layer < Layers().size(); ++layer) {
+  for (uint32_t layer = 0; layer < StepLayers().size(); ++layer) {
     ++unit;
     ASSERT_TRUE(stream.Send(TensorRequest(unit, unit, kFirst + layer, StepValues(0), kShape)).ok());
   }
   const std::string before = Describe(*session());
   ++unit;
-  for (uint32_t layer = 0; layer < Layers().size(); ++layer) {
+  for (uint32_t layer = 0; layer < StepLayers().size(); ++layer) {
     const std::vector<std::vector<uint64_t>> larger = {
         {3, 5}, {4, 4}, {uint64_t{1} << 32, 3}, {uint64_t{1} << 62, uint64_t{1} << 62}};
     for (const std::vector<uint64_t>& shape : larger) {
@@ -155,7 +155,7 @@ TEST_F(StepsTest, APartOfATensorIsRefused) {
       if (GetReason(status) == v1::ERROR_REASON_LIMIT_EXCEEDED) continue;
       EXPECT_EQ(GetReason(status), v1::ERROR_REASON_TENSOR_INVALID) << status;
       EXPECT_THAT(std::string(status.message()), HasSubstr("part of a tensor"));
-      EXPECT_THAT(std::string(status.message()), HasSubstr(Layers()[layer].name));
+      EXPECT_THAT(std::string(status.message()), HasSubstr(StepLayers()[layer].name));
     }
     v1::ObserveRequest second_half = TensorRequest(unit, unit, kFirst + layer, StepValues(0), {2, 12});
     second_half.mutable_update()->mutable_tensor()->set_offset(12);
@@ -171,8 +171,8 @@ TEST_F(StepsTest, APartOfATensorIsRefused) {
 
 TEST_F(StepsTest, RepeatedStepsAreFoldedOnce) {
   TestStream stream = OpenSteps();
-  const uint32_t mxnet = kFirst + static_cast<uint32_t>(Layers().size()) - 1;
-  LayerStatistics folded(Layers().back().config);
+  const uint32_t mxnet = kFirst + static_cast<uint32_t>(StepLayers().size()) - 1;
+  LayerStatistics folded(StepLayers().back().config);
   const Step first = MakeStep(folded, {1, -2});
   folded.FoldStep(first);
   const Step second = MakeStep(folded, {7, -3});
@@ -192,8 +192,8 @@ TEST_F(StepsTest, RepeatedStepsAreFoldedOnce) {
 
 TEST_F(StepsTest, AnotherWorkersGridIsRefusedAndItsRawTensorsAreTaken) {
   TestStream mine = OpenSteps("mine"), other = OpenSteps("other");
-  const uint32_t mxnet = kFirst + static_cast<uint32_t>(Layers().size()) - 1;
-  LayerStatistics replica(Layers().back().config);
+  const uint32_t mxnet = kFirst + static_cast<uint32_t>(StepLayers().size()) - 1;
+  LayerStatistics replica(StepLayers().back().config);
   ASSERT_TRUE(mine.Send(StepRequest(1, 1, mxnet, MakeStep(replica, {1, -2}), true)).ok());
   const std::string before = Describe(*session());
   const absl::Status status = other.Send(StepRequest(1, 1, mxnet, MakeStep(replica, {5}), true));
@@ -206,8 +206,8 @@ TEST_F(StepsTest, AnotherWorkersGridIsRefusedAndItsRawTensorsAreTaken) {
 
 TEST_F(StepsTest, DisabledLayersIgnoreSteps) {
   TestStream stream = OpenSteps();
-  const uint32_t mxnet = kFirst + static_cast<uint32_t>(Layers().size()) - 1;
-  LayerStatistics state(Layers().back().config);
+  const uint32_t mxnet = kFirst + static_cast<uint32_t>(StepLayers().size()) - 1;
+  LayerStatistics state(StepLayers().back().config);
   const Step first = MakeStep(state, {1, -2});
   ASSERT_TRUE(stream.Send(StepRequest(1, 1, mxnet, first, true)).ok());
   state.FoldStep(first);
@@ -245,7 +245,7 @@ TEST_F(StepsTest, NothingIsFoldedTwiceOverACrash) {
   int crashes = 0;
   while (unit <= kUnits) {
     // Each unit is one step of every layer in turn; the values are the unit's.
-    const uint32_t layer = unit % Layers().size();
+    const uint32_t layer = unit % StepLayers().size();
     ASSERT_TRUE(stream.Send(TensorRequest(unit, unit, kFirst + layer, StepValues(unit), kShape)).ok());
     ++unit;
     if (rng() % 4 == 0) {
@@ -262,12 +262,12 @@ TEST_F(StepsTest, NothingIsFoldedTwiceOverACrash) {
     }
   }
   EXPECT_GT(crashes, 5);
-  for (uint32_t layer = 0; layer < Layers().size(); ++layer) {
-    LayerStatistics expected(Layers()[layer].config);
+  for (uint32_t layer = 0; layer < StepLayers().size(); ++layer) {
+    LayerStatistics expected(StepLayers()[layer].config);
     for (uint64_t i = 1; i <= kUnits; ++i) {
-      if (i % Layers().size() == layer) expected.FoldStep(MakeStep(expected, StepValues(i), kShape));
+      if (i % StepLayers().size() == layer) expected.FoldStep(MakeStep(expected, StepValues(i), kShape));
     }
-    EXPECT_EQ(State(Layers()[layer].name), expected.channels()) << Layers()[layer].name;
+    EXPECT_EQ(State(StepLayers()[layer].name), expected.channels()) << StepLayers()[layer].name;
   }
 }
 
@@ -275,7 +275,7 @@ TEST_F(StepsTest, WorkersThatSendRawTogetherLoseNoStep) {
   constexpr uint32_t kWorkers = 4;
   constexpr uint64_t kUnits = 20;
   constexpr uint64_t kValues = 50000;  // so that others come in between while a step is counted
-  const uint32_t mxnet = kFirst + static_cast<uint32_t>(Layers().size()) - 1;
+  const uint32_t mxnet = kFirst + static_cast<uint32_t>(StepLayers().size()) - 1;
   // Wider and wider, so that every worker changes the grid of all others.
   const auto width = [](uint64_t unit, uint32_t worker) {
     return static_cast<float>(std::pow(1.1, static_cast<double>(unit * kWorkers + worker)));

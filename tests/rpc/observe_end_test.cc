@@ -9,7 +9,7 @@
 namespace calib::server {
 namespace {
 
-test::InProcessServerOptions OnRequest() {
+test::InProcessServerOptions FewStreamsOnRequest() {
   test::InProcessServerOptions options;
   options.engine.checkpoint_interval = absl::InfiniteDuration();
   options.engine.limits.max_streams = 300;
@@ -18,7 +18,7 @@ test::InProcessServerOptions OnRequest() {
 
 class ObserveEndTest : public RpcTest {
  protected:
-  ObserveEndTest() : RpcTest(OnRequest()) {}
+  ObserveEndTest() : RpcTest(FewStreamsOnRequest()) {}
 };
 
 TEST_F(ObserveEndTest, TheFirstMessageMustBeOpenAndOpenMustBeFirst) {

@@ -13,7 +13,7 @@ using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-test::InProcessServerOptions SmallAnswers() {
+test::InProcessServerOptions SmallMessages() {
   test::InProcessServerOptions options;
   options.grpc.max_message_bytes = 64 << 10;
   return options;
@@ -213,7 +213,7 @@ TEST_F(ObserversTest, StepsThatCannotBeTakenAreRefusedInBand) {
 
 class SmallObserversTest : public ObserversTest {
  protected:
-  SmallObserversTest() : ObserversTest(SmallAnswers()) {}
+  SmallObserversTest() : ObserversTest(SmallMessages()) {}
 };
 
 TEST_F(SmallObserversTest, AWatchedLayerThatFitsIntoNoMessageSaysWhatToDo) {
