@@ -21,7 +21,10 @@ MseSearch::MseSearch(const BinModel& model, const QuantRules& rules, double norm
     positive_.emplace(model.positive(), rules.kind, norm, amplitude_);
     negative_.emplace(model.negative(), rules.kind, norm, amplitude_);
   }
-  noise_ = std::ldexp(Sum([&](bool up) { return squares() ? SideOf(up).square_sum() : NormOf(up).sum(); }), -44);
+  // Without an amplitude there is nothing to err about, and no table of the norm.
+  const double signal =
+      amplitude_ > 0 ? Sum([&](bool up) { return squares() ? SideOf(up).square_sum() : NormOf(up).sum(); }) : 0;
+  noise_ = std::ldexp(signal, -44);
 }
 
 double MseSearch::FullScale() {

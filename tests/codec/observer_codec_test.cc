@@ -77,7 +77,7 @@ TEST(ObserverCodecTest, WeightsHaveTheFrameworksDefaults) {
   EXPECT_EQ(Decode(Ema(v1::EMA_CONVENTION_PYTORCH))->ema, (EmaOptions{EmaConvention::kPytorch, 0.01}));
 }
 
-struct Malformed {
+struct MalformedObserver {
   std::string field;    // after config.rules[0].observer.
   std::string message;  // a part of it
   v1::ObserverConfig observer;
@@ -95,7 +95,7 @@ TEST(ObserverCodecTest, MalformedOptionsAreNamed) {
   const v1::ObserverConfig mxnet = Reference(v1::REFERENCE_RULE_MXNET);
   v1::ObserverConfig minmax;
   minmax.set_kind(v1::OBSERVER_KIND_MINMAX);
-  const std::vector<Malformed> cases = {
+  const std::vector<MalformedObserver> cases = {
       {"kind", "number 6", minmax, [](auto* o) { o->set_kind(static_cast<v1::ObserverKind>(6)); }},
       {"ema.convention", "not set", Ema(v1::EMA_CONVENTION_UNSPECIFIED)},
       {"ema.convention", "not set", pytorch, [](auto* o) { o->clear_ema(); }},
@@ -128,7 +128,7 @@ TEST(ObserverCodecTest, MalformedOptionsAreNamed) {
       {"channel_axis", "passive", Passive(), [](auto* o) { o->set_channel_axis(0); }},
       {"channel_axis", "64 is", pytorch, [](auto* o) { o->set_channel_axis(64); }},
   };
-  for (const Malformed& malformed : cases) {
+  for (const MalformedObserver& malformed : cases) {
     v1::ObserverConfig observer = malformed.observer;
     malformed.spoil(&observer);
     const absl::Status status = Decode(observer).status();

@@ -106,7 +106,7 @@ TEST(StatisticsReaderTest, SubnormalsKeepTheirOrder) {
   EXPECT_EQ(GetReason(reader.Decode(batch, KindOfHandle)), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
 }
 
-struct Malformed {
+struct MalformedBatch {
   v1::ErrorReason reason;
   std::string message;  // a part of it
   std::function<void(v1::StatisticsBatch*)> spoil;
@@ -117,7 +117,7 @@ constexpr v1::ErrorReason kHistogram = v1::ERROR_REASON_HISTOGRAM_INVALID;
 constexpr v1::ErrorReason kOverflow = v1::ERROR_REASON_COUNT_OVERFLOW;
 
 TEST(StatisticsReaderTest, RefusesWhatContradictsItself) {
-  const std::vector<Malformed> cases = {
+  const std::vector<MalformedBatch> cases = {
       {kInconsistent, "layer handle 1 comes after 2", [](auto* b) { b->mutable_layer()->SwapElements(0, 1); }},
       {kInconsistent, "layer handle 1 comes after 1", [](auto* b) { b->set_layer(1, 1); }},
       {kInconsistent, "`channels` has 1 entries for 2 layers", [](auto* b) { b->mutable_channels()->RemoveLast(); }},
@@ -177,7 +177,7 @@ TEST(StatisticsReaderTest, RefusesWhatContradictsItself) {
       {kHistogram, "layer handle 2, row 2: ", [](auto* b) { *b->mutable_histogram(2) = b->histogram(0); }},
   };
   StatisticsReader reader;
-  for (const Malformed& malformed : cases) {
+  for (const MalformedBatch& malformed : cases) {
     v1::StatisticsBatch batch = TwoLayers();
     ASSERT_TRUE(reader.Decode(batch, KindOfHandle).ok());
     malformed.spoil(&batch);

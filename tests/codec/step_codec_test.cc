@@ -114,7 +114,7 @@ TEST(StepCodecTest, AStepWithoutFiniteValuesHasNoBins) {
   EXPECT_TRUE(state.channels()[0].reference->empty());
 }
 
-struct Malformed {
+struct MalformedStep {
   v1::ErrorReason reason;
   std::string message;  // a part of it
   std::function<void(v1::StatisticsBatch*)> spoil;
@@ -124,7 +124,7 @@ TEST(StepCodecTest, TheReaderRefusesWhatIsNoStep) {
   const auto histogram = [](v1::StatisticsBatch* b) { return b->mutable_reference_histogram(0); };
   constexpr v1::ErrorReason kInconsistent = v1::ERROR_REASON_STATISTICS_INCONSISTENT;
   constexpr v1::ErrorReason kInvalid = v1::ERROR_REASON_HISTOGRAM_INVALID;
-  const std::vector<Malformed> cases = {
+  const std::vector<MalformedStep> cases = {
       {kInconsistent, "`reference_histogram` has 0 entries", [](auto* b) { b->clear_reference_histogram(); }},
       {kInconsistent, "`reference_histogram` has 2 entries", [](auto* b) { b->add_reference_histogram(); }},
       {kInconsistent, "`ema` is not empty", [](auto* b) { b->add_ema(); }},
@@ -140,7 +140,7 @@ TEST(StepCodecTest, TheReaderRefusesWhatIsNoStep) {
   };
   const LayerStatistics state(Reference(ReferenceRule::kPytorch));
   StatisticsReader reader;
-  for (const Malformed& malformed : cases) {
+  for (const MalformedStep& malformed : cases) {
     v1::StatisticsBatch batch = EncodeStep(1, MakeStep(state, {1, 2, 3}));
     ASSERT_TRUE(reader.Decode(batch, KindOf).ok());
     malformed.spoil(&batch);

@@ -15,14 +15,14 @@ using test::GoldenLayer;
 using test::GoldenLayers;
 using test::ObserveValues;
 
-BinModel Model(const std::vector<float>& values) { return BinModel(ObserveValues(values).channels().front()); }
+BinModel CoverageModel(const std::vector<float>& values) { return BinModel(ObserveValues(values).channels().front()); }
 
 TEST(CoverageRangeTest, DropsTheLighterEndWhileEnoughIsKept) {
   // Lossless: bins at -2 (1 value), -1 (3), 0 (10), 1 (5), 2 (1).
   std::vector<float> values = {-2, -1, -1, -1, 2};
   values.insert(values.end(), 10, 0.0f);
   values.insert(values.end(), 5, 1.0f);
-  const BinModel model = Model(values);
+  const BinModel model = CoverageModel(values);
   EXPECT_EQ(CoverageRange(model, 1), (ClipRange{-2, 2}));
   EXPECT_EQ(CoverageRange(model, 0.95), (ClipRange{-2, 1}));  // equal ends: the upper goes first
   EXPECT_EQ(CoverageRange(model, 0.90), (ClipRange{-1, 1}));
@@ -38,7 +38,7 @@ std::vector<float> Negated(std::vector<float> values) {
 
 TEST(CoverageRangeTest, MirroredValuesGiveTheMirroredRange) {
   for (const GoldenLayer& layer : GoldenLayers()) {
-    const BinModel model = Model(layer.values), mirror = Model(Negated(layer.values));
+    const BinModel model = CoverageModel(layer.values), mirror = CoverageModel(Negated(layer.values));
     for (const double coverage : {0.5, 0.9, 0.99, 0.999, 0.9999, 1.0}) {
       const ClipRange range = CoverageRange(model, coverage), mirrored = CoverageRange(mirror, coverage);
       EXPECT_EQ(mirrored, (ClipRange{0 - range.max, 0 - range.min})) << layer.name << " " << coverage;
@@ -51,18 +51,18 @@ TEST(CoverageRangeTest, OneSidedDataLosesOnlyItsFarEnd) {
   std::vector<float> values;
   for (int i = 1; i <= 100; ++i) values.push_back(static_cast<float>(i));
   values.insert(values.end(), 50, 100.0f);
-  EXPECT_EQ(CoverageRange(Model(values), 0.9), (ClipRange{0, 100}));  // 51 at 100
-  EXPECT_EQ(CoverageRange(Model(Negated(values)), 0.9), (ClipRange{-100, 0}));
+  EXPECT_EQ(CoverageRange(CoverageModel(values), 0.9), (ClipRange{0, 100}));  // 51 at 100
+  EXPECT_EQ(CoverageRange(CoverageModel(Negated(values)), 0.9), (ClipRange{-100, 0}));
   values.insert(values.end(), {150, 200, 300});
-  EXPECT_EQ(CoverageRange(Model(values), 0.985), (ClipRange{0, 150}));
-  EXPECT_EQ(CoverageRange(Model(Negated(values)), 0.985), (ClipRange{-150, 0}));
+  EXPECT_EQ(CoverageRange(CoverageModel(values), 0.985), (ClipRange{0, 150}));
+  EXPECT_EQ(CoverageRange(CoverageModel(Negated(values)), 0.985), (ClipRange{-150, 0}));
   for (const GoldenLayer& layer : GoldenLayers()) {
     if (layer.name != "syn_positive" && layer.name != "syn_negative") continue;
     std::vector<double> magnitudes;
     for (const float x : layer.values) magnitudes.push_back(std::abs(x));
     std::sort(magnitudes.begin(), magnitudes.end());
     const double last_kept = magnitudes[static_cast<size_t>(0.99 * static_cast<double>(magnitudes.size()))];
-    const ClipRange range = CoverageRange(Model(layer.values), 0.99);
+    const ClipRange range = CoverageRange(CoverageModel(layer.values), 0.99);
     const double end = layer.name == "syn_positive" ? range.max : -range.min;
     EXPECT_EQ(layer.name == "syn_positive" ? range.min : range.max, 0);
     // The end is that of the bin with the last value that has to stay.
@@ -74,7 +74,7 @@ TEST(CoverageRangeTest, OneSidedDataLosesOnlyItsFarEnd) {
 
 TEST(CoverageRangeTest, KeepsTheShareOnGoldenLayers) {
   for (const GoldenLayer& layer : GoldenLayers()) {
-    const BinModel model = Model(layer.values);
+    const BinModel model = CoverageModel(layer.values);
     for (const double coverage : {0.5, 0.9, 0.99, 0.9999, 1.0}) {
       const ClipRange range = CoverageRange(model, coverage);
       const auto inside = std::count_if(layer.values.begin(), layer.values.end(),

@@ -53,7 +53,7 @@ double RawError(const std::vector<float>& values, const QuantRules& rules, const
   return sum;
 }
 
-struct Case {
+struct ExhaustiveCase {
   const char* type;
   QuantScheme scheme;
   bool power_of_two;
@@ -61,7 +61,7 @@ struct Case {
 
 // The least error over a grid. `wide` is the scale at which the codes just hold everything.
 double LeastError(const std::vector<float>& values, const test::RawSearch& raw, const QuantRules& rules,
-                  const Case& which, double wide) {
+                  const ExhaustiveCase& which, double wide) {
   const auto at = [&](double scale) {
     const float rounded = static_cast<float>(scale);
     if (IsFloat8(rules.kind)) return RawError(values, rules, {rounded, 0}, 2);
@@ -82,10 +82,10 @@ double LeastError(const std::vector<float>& values, const test::RawSearch& raw, 
   return least;
 }
 
-class MseExhaustiveTest : public ::testing::TestWithParam<Case> {};
+class MseExhaustiveTest : public ::testing::TestWithParam<ExhaustiveCase> {};
 
 TEST_P(MseExhaustiveTest, IsWithinOnePerCentOnGoldenLayers) {
-  const Case which = GetParam();
+  const ExhaustiveCase which = GetParam();
   QuantSpec spec;
   spec.type = *ParseQuantType(which.type);
   spec.scheme = which.scheme;
@@ -112,15 +112,17 @@ TEST_P(MseExhaustiveTest, IsWithinOnePerCentOnGoldenLayers) {
 
 INSTANTIATE_TEST_SUITE_P(
     Types, MseExhaustiveTest,
-    ::testing::Values(Case{"int8", QuantScheme::kSymmetric, false}, Case{"int8", QuantScheme::kAffine, false},
-                      Case{"int8", QuantScheme::kSymmetric, true}, Case{"int8", QuantScheme::kAffine, true},
-                      Case{"int4", QuantScheme::kSymmetric, false}, Case{"int4", QuantScheme::kAffine, false},
-                      Case{"int4", QuantScheme::kSymmetric, true}, Case{"int4", QuantScheme::kAffine, true},
-                      Case{"int2", QuantScheme::kSymmetric, false}, Case{"int2", QuantScheme::kAffine, false},
-                      Case{"int2", QuantScheme::kSymmetric, true}, Case{"int2", QuantScheme::kAffine, true},
-                      Case{"fp8_e4m3", QuantScheme::kSymmetric, false}, Case{"fp8_e4m3", QuantScheme::kSymmetric, true},
-                      Case{"fp8_e5m2", QuantScheme::kSymmetric, false},
-                      Case{"fp8_e5m2", QuantScheme::kSymmetric, true}),
+    ::testing::Values(
+        ExhaustiveCase{"int8", QuantScheme::kSymmetric, false}, ExhaustiveCase{"int8", QuantScheme::kAffine, false},
+        ExhaustiveCase{"int8", QuantScheme::kSymmetric, true}, ExhaustiveCase{"int8", QuantScheme::kAffine, true},
+        ExhaustiveCase{"int4", QuantScheme::kSymmetric, false}, ExhaustiveCase{"int4", QuantScheme::kAffine, false},
+        ExhaustiveCase{"int4", QuantScheme::kSymmetric, true}, ExhaustiveCase{"int4", QuantScheme::kAffine, true},
+        ExhaustiveCase{"int2", QuantScheme::kSymmetric, false}, ExhaustiveCase{"int2", QuantScheme::kAffine, false},
+        ExhaustiveCase{"int2", QuantScheme::kSymmetric, true}, ExhaustiveCase{"int2", QuantScheme::kAffine, true},
+        ExhaustiveCase{"fp8_e4m3", QuantScheme::kSymmetric, false},
+        ExhaustiveCase{"fp8_e4m3", QuantScheme::kSymmetric, true},
+        ExhaustiveCase{"fp8_e5m2", QuantScheme::kSymmetric, false},
+        ExhaustiveCase{"fp8_e5m2", QuantScheme::kSymmetric, true}),
     [](const auto& info) {
       return std::string(info.param.type) + (info.param.scheme == QuantScheme::kAffine ? "_affine" : "_symmetric") +
              (info.param.power_of_two ? "_power_of_two" : "");

@@ -22,7 +22,7 @@ namespace {
 using test::RandomTensor;
 using test::Rng;
 
-constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
+constexpr uint64_t kMostObserved = std::numeric_limits<uint64_t>::max();
 
 template <typename Element>
 absl::Span<const uint8_t> Bytes(const std::vector<Element>& elements) {
@@ -218,7 +218,7 @@ TEST(ObserveTest, ErrorsChangeNothing) {
   const uint64_t shape[] = {2, 3, 4};
   LayerStatistics statistics(Config(1));
   ASSERT_TRUE(observer.Observe({DataType::kFloat32, shape, 0, Bytes(tensor)}, &statistics).ok());
-  statistics.mutable_channels()[2].range.nan = kMost - statistics.channels()[2].range.count;
+  statistics.mutable_channels()[2].range.nan = kMostObserved - statistics.channels()[2].range.count;
   const std::vector<ChannelStatistics> before = statistics.channels();
 
   const auto code = [&](absl::Span<const uint64_t> bad_shape, uint64_t offset, absl::Span<const uint8_t> data,
@@ -229,7 +229,7 @@ TEST(ObserveTest, ErrorsChangeNothing) {
   const absl::Span<const uint8_t> bytes = Bytes(tensor);
   EXPECT_EQ(code(shape, 0, bytes.first(95), &statistics), StatusCode::kInvalidArgument);
   EXPECT_EQ(code(shape, 1, bytes, &statistics), StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(shape, kMost, bytes.first(4), &statistics), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(shape, kMostObserved, bytes.first(4), &statistics), StatusCode::kInvalidArgument);
   EXPECT_EQ(code({}, 0, bytes.first(4), &statistics), StatusCode::kInvalidArgument);
   const uint64_t flat[] = {24};
   EXPECT_EQ(code(flat, 0, bytes, &statistics), StatusCode::kInvalidArgument);

@@ -15,7 +15,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
+constexpr uint64_t kMostPacked = std::numeric_limits<uint64_t>::max();
 
 Range RangeOf(float min, float max, uint64_t count) {
   Range range;
@@ -56,8 +56,8 @@ TEST(PackTest, WritesTheShortestForm) {
 }
 
 TEST(PackTest, WidthsFollowTheGreatestCountAndTiesAreDense) {
-  const std::pair<uint64_t, char> widths[] = {{0xff, 1},       {0x100, 2},       {0xffff, 2}, {0x10000, 4},
-                                              {0xffffffff, 4}, {0x100000000, 8}, {kMost, 8}};
+  const std::pair<uint64_t, char> widths[] = {{0xff, 1},       {0x100, 2},       {0xffff, 2},     {0x10000, 4},
+                                              {0xffffffff, 4}, {0x100000000, 8}, {kMostPacked, 8}};
   for (const auto& [count, width] : widths) {
     Bfloat16Histogram histogram;
     histogram.AddKey(0x3f85, count);
@@ -215,11 +215,11 @@ const BrokenCase kBroken[] = {
        *r = RangeOf(1.01f, 1.005f, 4);
      },
      "in this order"},
-    {"SumOverflowsInAPage", [](PackedHistogram* p, Range*) { Wide(p, kMost, 1); }, "more than 2^64 - 1",
+    {"SumOverflowsInAPage", [](PackedHistogram* p, Range*) { Wide(p, kMostPacked, 1); }, "more than 2^64 - 1",
      absl::StatusCode::kOutOfRange},
     {"SumOverflowsAcrossPages",
      [](PackedHistogram* p, Range*) {
-       Wide(p, kMost, 0);
+       Wide(p, kMostPacked, 0);
        p->page.push_back(128);
        p->encoding += '\x11';
        p->sparse_pairs += '\0';

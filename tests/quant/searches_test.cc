@@ -15,7 +15,7 @@
 namespace calib {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 // Counts of values of some shape on bins from -1 to 1, or 0 to 1.
 std::vector<double> RandomCounts(size_t bins, int values, double spread, bool one_sided, std::mt19937* random) {
@@ -50,7 +50,7 @@ ClipRange GreedyByDefinition(const EqualWidthHistogram& histogram, int64_t level
   std::vector<float> sums(counts.size());
   std::partial_sum(counts.begin(), counts.end(), sums.begin(), [](float a, double b) { return a + float(b); });
   const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
-  double alpha = 0, beta = 1, best = kInfinity;
+  double alpha = 0, beta = 1, best = kUnbounded;
   size_t first = 0, last = counts.size() - 1;
   while (alpha < beta) {
     size_t lower = first, upper = last;
@@ -117,7 +117,7 @@ void ExpectMxnet(const std::vector<double>& counts, int quantized_bins) {
   const size_t candidate = MxnetCandidate(found->threshold, counts.size(), quantized_bins);
   ASSERT_LT(candidate, divergences.size());
   if (std::isinf(least)) {
-    EXPECT_EQ(found->divergence, kInfinity);
+    EXPECT_EQ(found->divergence, kUnbounded);
     EXPECT_EQ(candidate, 0u);
     return;
   }
@@ -160,7 +160,7 @@ TEST(MxnetEntropyTest, TiesGoToTheSmallest) {
   EXPECT_EQ(MxnetCandidate(found->threshold, 8001, 255), 0u);
   found = MxnetEntropy({-1, 1, std::vector<double>(8001)}, 255);
   ASSERT_TRUE(found.ok());
-  EXPECT_EQ(found->divergence, kInfinity);
+  EXPECT_EQ(found->divergence, kUnbounded);
   EXPECT_EQ(MxnetCandidate(found->threshold, 8001, 255), 0u);
 }
 
@@ -219,7 +219,7 @@ TEST(TensorrtEntropyTest, TiesGoToTheLargest) {
   const auto empty = TensorrtEntropy({0, 2, counts}, 128);
   ASSERT_TRUE(empty.ok());
   EXPECT_EQ(empty->threshold, 2);
-  EXPECT_EQ(empty->divergence, kInfinity);
+  EXPECT_EQ(empty->divergence, kUnbounded);
   counts[1] = 7;  // bin 0 follows
   const auto found = TensorrtEntropy({0, 2, counts}, 128);
   EXPECT_EQ(found->threshold, 2);
