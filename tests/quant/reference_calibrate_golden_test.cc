@@ -48,7 +48,7 @@ struct Counts {
 using CountsByObserver = std::map<std::string, Counts>;
 
 // Each layer is observed once by each observer.
-class Observed {
+class ObservedSteps {
  public:
   const LayerStatistics& By(const GoldenLayer& layer, const ObserverConfig& config) {
     for (const auto& [known, statistics] : known_) {
@@ -98,7 +98,7 @@ MethodSpec MethodOf(const ObserverConfig& config) {
 TEST(ReferenceCalibrateGoldenTest, Megengine) {
   CountsByObserver counts;
   for (const GoldenLayer& layer : GoldenLayers()) {
-    Observed observed;
+    ObservedSteps observed;
     for (const auto& [text, expected] : layer.expected.at("megengine").items()) {
       SCOPED_TRACE(layer.name + " " + text);
       const Key key(text);
@@ -129,7 +129,7 @@ TEST(ReferenceCalibrateGoldenTest, Megengine) {
 TEST(ReferenceCalibrateGoldenTest, Pytorch) {
   CountsByObserver counts;
   for (const GoldenLayer& layer : GoldenLayers()) {
-    Observed observed;
+    ObservedSteps observed;
     for (const auto& [text, expected] : layer.expected.at("torch").items()) {
       SCOPED_TRACE(layer.name + " " + text);
       const Key key(text);
