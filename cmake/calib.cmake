@@ -11,6 +11,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
 endif()
 if(CALIB_SANITIZE)
   add_compile_options(-fsanitize=${CALIB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC 12's -ftree-sink moves stores wrongly in instrumented code: x = f(); if (c) x = bit_cast(bit_cast(x) & m) lost the
+    # mask under address and thread.
+    add_compile_options(-fno-tree-sink)
+  endif()
   add_link_options(-fsanitize=${CALIB_SANITIZE})
 endif()
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -51,12 +52,10 @@ TEST(StatisticsWriterTest, LeavesOutColumnsThatSayNothing) {
 }
 
 TEST(StatisticsWriterTest, FillsColumnsFromTheirFirstUse) {
-  constexpr float kInf = std::numeric_limits<float>::infinity();
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   const v1::StatisticsBatch batch =
       test::Encode({{1, test::Observe(Config(ObserverKind::kMinMax), {5})},
-                    {3, test::Observe(Config(ObserverKind::kMinMax, 1), {kNan, 2, kInf, kNan, 1, 2}, 3)},
-                    {5, test::Observe(Config(ObserverKind::kMinMax), {-kInf})}});
+                    {3, test::Observe(Config(ObserverKind::kMinMax, 1), {NAN, 2, INFINITY, NAN, 1, 2}, 3)},
+                    {5, test::Observe(Config(ObserverKind::kMinMax), {-INFINITY})}});
   EXPECT_THAT(batch.channels(), ElementsAre(1, 3, 1));
   EXPECT_THAT(batch.count(), ElementsAre(1, 0, 2, 1, 0));
   EXPECT_THAT(batch.min(), ElementsAre(5, 0, 1, 2, 0));

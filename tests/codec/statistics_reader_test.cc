@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -20,8 +21,6 @@ using test::KindOfHandle;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr uint64_t kMaxCount = std::numeric_limits<uint64_t>::max();
 
 // Layer 1: one row, no histogram. Layer 2: three rows with histograms, the last without finite values.
@@ -29,7 +28,7 @@ v1::StatisticsBatch TwoLayers() {
   const ObserverConfig minmax{ObserverKind::kMinMax, std::nullopt, 7};
   const ObserverConfig histogram{ObserverKind::kHistogram, 1, 7};
   return test::Encode(
-      {{1, test::Observe(minmax, {-1.5f, 2.5f})}, {2, test::Observe(histogram, {1, 10, kNan, 3, 30, kInf}, 3)}});
+      {{1, test::Observe(minmax, {-1.5f, 2.5f})}, {2, test::Observe(histogram, {1, 10, NAN, 3, 30, INFINITY}, 3)}});
 }
 
 TEST(StatisticsReaderTest, ReadsRows) {
@@ -142,9 +141,9 @@ TEST(StatisticsReaderTest, RefusesWhatContradictsItself) {
       {kInconsistent, "`histogram` has 2 entries", [](auto* b) { b->mutable_histogram()->RemoveLast(); }},
       {kInconsistent, "`histogram` has 4 entries", [](auto* b) { b->add_histogram(); }},
       {kInconsistent, "layer handle 1, row 0: min 3 is greater than max 2.5", [](auto* b) { b->set_min(0, 3); }},
-      {kInconsistent, "layer handle 2, row 1: min nan", [](auto* b) { b->set_min(2, kNan); }},
-      {kInconsistent, "layer handle 1, row 0: min -inf", [](auto* b) { b->set_min(0, -kInf); }},
-      {kInconsistent, "must be finite", [](auto* b) { b->set_max(0, kInf); }},
+      {kInconsistent, "layer handle 2, row 1: min nan", [](auto* b) { b->set_min(2, NAN); }},
+      {kInconsistent, "layer handle 1, row 0: min -inf", [](auto* b) { b->set_min(0, -INFINITY); }},
+      {kInconsistent, "must be finite", [](auto* b) { b->set_max(0, INFINITY); }},
       {kInconsistent, "-0 as min or max", [](auto* b) { b->set_min(0, -0.0f); }},
       {kInconsistent, "-0 as min or max", [](auto* b) { b->set_max(0, -0.0f); }},
       {kInconsistent, "-0 as min or max",

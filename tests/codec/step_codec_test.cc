@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -20,8 +21,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInf = std::numeric_limits<float>::infinity();
 const ObserverConfig kEma{.kind = ObserverKind::kEma};
 const ObserverConfig kEmaChannels{.kind = ObserverKind::kEma, .channel_axis = 1};
 
@@ -80,7 +79,7 @@ TEST(StepCodecTest, StepsSurviveTheRoundTrip) {
       const uint64_t channels = layer.config().channel_axis.has_value() ? 3 : 1;
       std::vector<float> values(round % 7 == 3 ? 0 : channels * (1 + rng() % 40));
       for (float& value : values) {
-        value = rng() % 9 == 0 ? kNan : (static_cast<float>(rng() % 2001) - 1000) / 64;
+        value = rng() % 9 == 0 ? NAN : (static_cast<float>(rng() % 2001) - 1000) / 64;
       }
       const Step step = MakeStep(layer, values, channels);
       const uint32_t handle = layer.config().kind == ObserverKind::kEma ? 3 : 4;
@@ -103,7 +102,7 @@ TEST(StepCodecTest, StepsSurviveTheRoundTrip) {
 
 TEST(StepCodecTest, AStepWithoutFiniteValuesHasNoBins) {
   LayerStatistics state(Reference(ReferenceRule::kMxnet));
-  for (const std::vector<float>& values : {std::vector<float>{kNan, kInf, -kInf}, std::vector<float>{}}) {
+  for (const std::vector<float>& values : {std::vector<float>{NAN, INFINITY, -INFINITY}, std::vector<float>{}}) {
     const v1::StatisticsBatch batch = EncodeStep(1, MakeStep(state, values));
     EXPECT_THAT(batch.count(), ElementsAre(0));
     ASSERT_EQ(batch.reference_histogram_size(), 1);
@@ -131,8 +130,8 @@ TEST(StepCodecTest, TheReaderRefusesWhatIsNoStep) {
       {kInconsistent, "`histogram` has 1 entries", [](auto* b) { b->add_histogram(); }},
       {kInvalid, "count 0.5 is not a whole number", [&](auto* b) { histogram(b)->set_count(3, 0.5); }},
       {kInvalid, "count -1 is", [&](auto* b) { histogram(b)->set_count(0, -1); }},
-      {kInvalid, "count nan is", [&](auto* b) { histogram(b)->set_count(0, kNan); }},
-      {kInvalid, "count inf is", [&](auto* b) { histogram(b)->set_count(0, kInf); }},
+      {kInvalid, "count nan is", [&](auto* b) { histogram(b)->set_count(0, NAN); }},
+      {kInvalid, "count inf is", [&](auto* b) { histogram(b)->set_count(0, INFINITY); }},
       {kInvalid, "is not a whole number from 0 to 2^53", [&](auto* b) { histogram(b)->set_count(0, 0x1p53 + 2); }},
       {kInvalid, "leave them out", [&](auto* b) { histogram(b)->set_steps(1); }},
       {kInvalid, "leave them out", [&](auto* b) { histogram(b)->set_min(-1); }},
@@ -172,7 +171,7 @@ TEST(StepCodecTest, StepsThatDoNotFitTheStateAreRefused) {
   };
   const auto histogram = [](v1::StatisticsBatch* b) { return b->mutable_reference_histogram(0); };
   EXPECT_EQ(reason_after([&](auto* b) { histogram(b)->set_low(-2); }), v1::ERROR_REASON_REFERENCE_GRID_MISMATCH);
-  EXPECT_EQ(reason_after([&](auto* b) { histogram(b)->set_high(kNan); }), v1::ERROR_REASON_REFERENCE_GRID_MISMATCH);
+  EXPECT_EQ(reason_after([&](auto* b) { histogram(b)->set_high(NAN); }), v1::ERROR_REASON_REFERENCE_GRID_MISMATCH);
   EXPECT_EQ(reason_after([&](auto* b) { histogram(b)->add_count(0); }), v1::ERROR_REASON_REFERENCE_GRID_MISMATCH);
   EXPECT_EQ(reason_after([&](auto* b) { histogram(b)->clear_count(); }), v1::ERROR_REASON_REFERENCE_GRID_MISMATCH);
   EXPECT_EQ(reason_after([&](auto* b) { histogram(b)->set_count(0, 3); }), v1::ERROR_REASON_HISTOGRAM_INVALID);
@@ -217,7 +216,7 @@ TEST(StepCodecTest, ReferenceStatesSurviveTheRoundTrip) {
     LayerStatistics state(Reference(rule, 65, 1 << 20));
     for (int round = 0; round < 40; ++round) {
       // A first step without finite values; then scales that widen, shift and stay.
-      std::vector<float> values(1 + rng() % 30, round == 0 ? kNan : 0.0f);
+      std::vector<float> values(1 + rng() % 30, round == 0 ? NAN : 0.0f);
       for (float& value : values) {
         if (round > 0) value = (static_cast<float>(rng() % 1001) - 400) * static_cast<float>(1 + round / 10);
       }
@@ -247,7 +246,7 @@ TEST(StepCodecTest, ImpossibleReferenceStatesAreRefused) {
   EXPECT_FALSE(decode([](auto* m) { m->set_count(0, -1); }).ok());
   EXPECT_FALSE(decode([](auto* m) { m->set_count(0, 100); }).ok());
   EXPECT_FALSE(decode([](auto* m) { m->set_low(-7); }).ok());
-  EXPECT_FALSE(decode([](auto* m) { m->set_max(kInf); }).ok());
+  EXPECT_FALSE(decode([](auto* m) { m->set_max(INFINITY); }).ok());
   EXPECT_FALSE(decode([](auto* m) { m->set_steps(0); }).ok());
   EXPECT_FALSE(decode([](auto* m) { m->set_steps(3); }).ok()) << "more steps than values";
 }

@@ -12,6 +12,7 @@
 namespace calib {
 namespace {
 
+using test::MakeSpec;
 using test::ObserveLayer;
 using test::ObserveValues;
 using ::testing::HasSubstr;
@@ -23,14 +24,6 @@ const CalibrationMethod kMethods[] = {CalibrationMethod::kMinMax,   CalibrationM
                                       CalibrationMethod::kLsq,      CalibrationMethod::kLsqPlus};
 // Those that answer affine specs too.
 const auto kAffineMethods = absl::MakeConstSpan(kMethods).first(6);
-
-QuantSpec Spec(absl::string_view type, QuantScheme scheme, QuantPreset preset = QuantPreset::kPytorch) {
-  QuantSpec spec;
-  spec.type = *ParseQuantType(type);
-  spec.scheme = scheme;
-  spec.preset = preset;
-  return spec;
-}
 
 LayerQParams MustCalibrate(const LayerStatistics& statistics, CalibrationMethod method, const QuantSpec& spec) {
   auto result = Calibrate(statistics, {method}, spec);
@@ -47,12 +40,12 @@ void ExpectSane(const std::vector<float>& values, const std::string& name) {
          {QuantPreset::kPytorch, QuantPreset::kTensorrt, QuantPreset::kMegengine, QuantPreset::kOnnxruntime,
           QuantPreset::kMxnet, QuantPreset::kAimet, QuantPreset::kMmrazor}) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
-        if (!ResolveSpec(Spec("int8", scheme, preset)).ok()) continue;
-        if (CheckCalibrate(statistics, {method}, Spec("int8", scheme, preset)) == CalibrateError::kSpecInvalid)
+        if (!ResolveSpec(MakeSpec("int8", scheme, preset)).ok()) continue;
+        if (CheckCalibrate(statistics, {method}, MakeSpec("int8", scheme, preset)) == CalibrateError::kSpecInvalid)
           continue;
         for (const char* type : {"int2", "int8", "uint8", "int16", "uint16"}) {
           const std::string what = name + " " + std::string(MethodName(method)) + " " + type;
-          const LayerQParams result = MustCalibrate(statistics, method, Spec(type, scheme, preset));
+          const LayerQParams result = MustCalibrate(statistics, method, MakeSpec(type, scheme, preset));
           ASSERT_THAT(result.params, SizeIs(1)) << what;
           ASSERT_THAT(result.clip, SizeIs(1)) << what;
           EXPECT_TRUE(std::isfinite(result.params[0].scale)) << what;
@@ -92,12 +85,12 @@ TEST(CalibrateTest, ExtremeTensorsGiveDefinedAnswers) {
 TEST(CalibrateTest, AllZero) {
   const LayerStatistics statistics = ObserveValues({0, 0, -0.0f});
   for (const CalibrationMethod method : kAffineMethods) {
-    LayerQParams result = MustCalibrate(statistics, method, Spec("uint8", QuantScheme::kAffine));
+    LayerQParams result = MustCalibrate(statistics, method, MakeSpec("uint8", QuantScheme::kAffine));
     EXPECT_EQ(result.params[0], (QParams{FLT_EPSILON, 0})) << MethodName(method);
     EXPECT_EQ(result.error->squared_error, 0);
     EXPECT_EQ(result.error->sqnr_db(), INFINITY);
     EXPECT_EQ(result.error->clipped(), 0);
-    result = MustCalibrate(statistics, method, Spec("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
+    result = MustCalibrate(statistics, method, MakeSpec("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
     EXPECT_EQ(result.params[0], (QParams{1, 0})) << MethodName(method);
   }
 }
@@ -106,7 +99,7 @@ TEST(CalibrateTest, ConstantIsMetByMse) {
   for (const float value : {3.3f, -7.7e-12f, 1e30f, FLT_MAX}) {
     const LayerStatistics statistics = ObserveValues({value, value, value});
     for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
-      const LayerQParams result = MustCalibrate(statistics, CalibrationMethod::kMse, Spec("int8", scheme));
+      const LayerQParams result = MustCalibrate(statistics, CalibrationMethod::kMse, MakeSpec("int8", scheme));
       EXPECT_GT(result.error->sqnr_db(), 120) << value;
       EXPECT_EQ(result.error->clipped(), 0) << value;
     }
@@ -115,14 +108,14 @@ TEST(CalibrateTest, ConstantIsMetByMse) {
 
 TEST(CalibrateTest, OnlyNegativeUsesAllCodesWhenAffine) {
   const LayerQParams result =
-      MustCalibrate(ObserveValues({-1, -2, -4}), CalibrationMethod::kMinMax, Spec("uint8", QuantScheme::kAffine));
+      MustCalibrate(ObserveValues({-1, -2, -4}), CalibrationMethod::kMinMax, MakeSpec("uint8", QuantScheme::kAffine));
   EXPECT_EQ(result.clip[0], (ClipRange{-4, 0}));
   EXPECT_EQ(result.params[0], (QParams{4.0f / 255, 255}));
 }
 
 TEST(CalibrateTest, NegativeValuesSaturateInUnsignedTensorrt) {
   const LayerQParams result = MustCalibrate(ObserveValues({-1, -2, 4, 3}), CalibrationMethod::kMinMax,
-                                            Spec("uint8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
+                                            MakeSpec("uint8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
   EXPECT_EQ(result.params[0], (QParams{4.0f / 255, 0}));
   EXPECT_EQ(result.error->clipped(), 0.5);
 }
@@ -131,7 +124,8 @@ TEST(CalibrateTest, MinMaxWithoutAHistogramHasNoError) {
   ObserverConfig config;
   config.kind = ObserverKind::kMinMax;
   const LayerStatistics statistics = ObserveLayer({-1, 2}, {2}, config);
-  const LayerQParams result = MustCalibrate(statistics, CalibrationMethod::kMinMax, Spec("int8", QuantScheme::kAffine));
+  const LayerQParams result =
+      MustCalibrate(statistics, CalibrationMethod::kMinMax, MakeSpec("int8", QuantScheme::kAffine));
   EXPECT_FALSE(result.error.has_value());
   EXPECT_EQ(result.params[0].scale, 3.0f / 255);
   for (const CalibrationMethod method : kMethods) {
@@ -191,7 +185,7 @@ TEST(CalibrateTest, ChannelsAreCalibratedApartOrMerged) {
   config.channel_axis = 1;
   const LayerStatistics statistics = ObserveLayer(tensor, {kRows, kChannels}, config);
   for (const CalibrationMethod method : kAffineMethods) {
-    QuantSpec spec = Spec("int8", QuantScheme::kAffine);
+    QuantSpec spec = MakeSpec("int8", QuantScheme::kAffine);
     // Per tensor, the channels together give what the tensor gives.
     const LayerQParams merged = MustCalibrate(statistics, method, spec);
     const LayerQParams whole = MustCalibrate(ObserveValues(tensor), method, spec);
@@ -224,7 +218,7 @@ TEST(CalibrateTest, ChannelWithoutValuesGetsTheEmptyRange) {
   ObserverConfig config;
   config.channel_axis = 1;
   const LayerStatistics statistics = ObserveLayer({1, NAN, 2, INFINITY}, {2, 2}, config);
-  QuantSpec spec = Spec("uint8", QuantScheme::kAffine);
+  QuantSpec spec = MakeSpec("uint8", QuantScheme::kAffine);
   spec.granularity = QuantGranularity::kPerChannel;
   for (const CalibrationMethod method : kAffineMethods) {
     const LayerQParams result = MustCalibrate(statistics, method, spec);
@@ -240,7 +234,7 @@ TEST(CalibrateTest, ChannelWithoutValuesGetsTheEmptyRange) {
 TEST(CalibrateTest, AutoTypeFollowsTheLayer) {
   const auto rules = [](const std::vector<float>& values, QuantPreset preset) {
     return MustCalibrate(ObserveValues(values), CalibrationMethod::kMinMax,
-                         Spec("auto8", QuantScheme::kSymmetric, preset));
+                         MakeSpec("auto8", QuantScheme::kSymmetric, preset));
   };
   const LayerQParams without = rules({0, 3}, QuantPreset::kMxnet), with = rules({-1e-40f, 3}, QuantPreset::kMxnet);
   EXPECT_EQ(without.rules.qmin, 0);
@@ -250,7 +244,7 @@ TEST(CalibrateTest, AutoTypeFollowsTheLayer) {
   // One type for the layer, though one of its channels has no negative value.
   ObserverConfig config;
   config.channel_axis = 1;
-  QuantSpec spec = Spec("auto8", QuantScheme::kSymmetric, QuantPreset::kMxnet);
+  QuantSpec spec = MakeSpec("auto8", QuantScheme::kSymmetric, QuantPreset::kMxnet);
   spec.granularity = QuantGranularity::kPerChannel;
   const LayerQParams channels =
       MustCalibrate(ObserveLayer({1, -2, 3, 4}, {2, 2}, config), CalibrationMethod::kMinMax, spec);
@@ -267,14 +261,14 @@ TEST(CalibrateTest, OneSidedPercentileAndNormReachTheirMethods) {
   MethodSpec percentile{CalibrationMethod::kPercentile};
   percentile.percentile = 99;
   percentile.one_sided = true;
-  const auto one_sided = Calibrate(statistics, percentile, Spec("int8", QuantScheme::kAffine));
+  const auto one_sided = Calibrate(statistics, percentile, MakeSpec("int8", QuantScheme::kAffine));
   ASSERT_TRUE(one_sided.ok());
   EXPECT_EQ(one_sided->clip[0].min, one_sided->range.min);
   EXPECT_NEAR(one_sided->clip[0].max, 2.33, 0.1);
   MethodSpec mse{CalibrationMethod::kMse};
-  const auto squares = Calibrate(statistics, mse, Spec("int4", QuantScheme::kSymmetric));
+  const auto squares = Calibrate(statistics, mse, MakeSpec("int4", QuantScheme::kSymmetric));
   mse.norm = 1;
-  const auto magnitudes = Calibrate(statistics, mse, Spec("int4", QuantScheme::kSymmetric));
+  const auto magnitudes = Calibrate(statistics, mse, MakeSpec("int4", QuantScheme::kSymmetric));
   ASSERT_TRUE(squares.ok() && magnitudes.ok());
   EXPECT_LT(magnitudes->clip[0].max, squares->clip[0].max);
   EXPECT_GT(magnitudes->error->squared_error, squares->error->squared_error);  // ExpectedError is of squares always
@@ -284,7 +278,7 @@ TEST(CalibrateTest, FloorYieldsToTheSearch) {
   std::vector<float> values;
   for (int i = -1000; i <= 1000; ++i) values.push_back(static_cast<float>(i) * 1.1e-9f);
   const LayerStatistics statistics = ObserveValues(values);
-  const QuantSpec spec = Spec("int8", QuantScheme::kSymmetric);
+  const QuantSpec spec = MakeSpec("int8", QuantScheme::kSymmetric);
   EXPECT_EQ(MustCalibrate(statistics, CalibrationMethod::kMinMax, spec).params[0].scale, FLT_EPSILON);
   const LayerQParams searched = MustCalibrate(statistics, CalibrationMethod::kMse, spec);
   EXPECT_LT(searched.params[0].scale, 1e-8f);

@@ -66,7 +66,7 @@ TEST(CodeErrorTest, EqualsQuadrature) {
         for (const double share : {0.02, 0.3, 0.9, 1.7}) {
           const double step = share * side.greatest() / most;
           const double expected = Quadrature(side, kind, step, 100, norm);
-          const double tolerance = (lossless ? 1e-7 : 2e-3) * expected;
+          const double tolerance = (lossless ? 1e-9 : 2e-3) * expected;
           EXPECT_NEAR(errors.Error(step, 100) * std::pow(unit, norm), expected, tolerance)
               << static_cast<int>(kind) << " norm " << norm << " share " << share;
           if (norm == 2 && IsFloat8(kind)) {

@@ -56,10 +56,7 @@ TEST(ExpectedErrorTest, MinMaxClipsNothing) {
     for (const QuantPreset preset : {QuantPreset::kPytorch, QuantPreset::kTensorrt, QuantPreset::kOnnxruntime}) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
         for (const char* type : {"int2", "int8", "int16"}) {
-          QuantSpec spec;
-          spec.preset = preset;
-          spec.scheme = scheme;
-          spec.type = *ParseQuantType(type);
+          QuantSpec spec = test::MakeSpec(type, scheme, preset);
           if (!ResolveSpec(spec).ok()) continue;
           if (std::abs(values[0]) < 1e-6f && preset == QuantPreset::kPytorch) continue;  // its floor is wider
           const auto result = Calibrate(statistics, {CalibrationMethod::kMinMax}, spec);
@@ -81,9 +78,7 @@ TEST(ExpectedErrorTest, PredictsTheMeasuredError) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
         for (const CalibrationMethod method : {CalibrationMethod::kMinMax, CalibrationMethod::kPercentile,
                                                CalibrationMethod::kCoverage, CalibrationMethod::kMse}) {
-          QuantSpec spec;
-          spec.type = *ParseQuantType(type);
-          spec.scheme = scheme;
+          QuantSpec spec = test::MakeSpec(type, scheme);
           MethodSpec method_spec;
           method_spec.method = method;
           const auto result = Calibrate(statistics, method_spec, spec);

@@ -168,10 +168,7 @@ TEST(ExtremesTest, EveryTypeAnswers) {
                                "fp8_e4m3", "fp8_e5m2", "auto8"}) {
         for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
           for (const bool power_of_two : {false, true}) {
-            QuantSpec spec;
-            spec.preset = preset;
-            spec.type = *ParseQuantType(type);
-            spec.scheme = scheme;
+            QuantSpec spec = test::MakeSpec(type, scheme, preset);
             spec.power_of_two_scale = power_of_two;
             if (!ResolveSpec(spec).ok()) continue;
             for (const double norm : {0.0, 2.0, 2.4}) {

@@ -12,16 +12,9 @@ namespace {
 
 using test::GoldenLayer;
 using test::GoldenLayers;
+using test::MakeSpec;
 using test::Measure;
 using test::ObserveValues;
-
-QuantSpec GoldenSpec(absl::string_view type, QuantScheme scheme, QuantPreset preset = QuantPreset::kPytorch) {
-  QuantSpec spec;
-  spec.type = *ParseQuantType(type);
-  spec.scheme = scheme;
-  spec.preset = preset;
-  return spec;
-}
 
 TEST(GoldenTest, ExtremesAndCounts) {
   for (const GoldenLayer& layer : GoldenLayers()) {
@@ -43,7 +36,7 @@ TEST(GoldenTest, MinMaxParametersEqualPytorch) {
         const std::string key = std::string("MinMaxObserver/q") + type + (affine ? "/affine" : "/symmetric");
         if (!layer.expected.at("torch").contains(key)) continue;
         const auto& expected = layer.expected.at("torch").at(key);
-        const auto result = Calibrate(statistics, {CalibrationMethod::kMinMax}, GoldenSpec(type, scheme));
+        const auto result = Calibrate(statistics, {CalibrationMethod::kMinMax}, MakeSpec(type, scheme));
         ASSERT_TRUE(result.ok()) << result.status();
         EXPECT_EQ(result->params.at(0).scale, expected.at("scale").at(0).get<float>()) << layer.name << " " << key;
         EXPECT_EQ(result->params.at(0).zero_point, expected.at("zero_point").at(0).get<int64_t>())
@@ -67,7 +60,7 @@ TEST(GoldenTest, PerChannelParametersEqualPytorch) {
     shape[0] *= layer.expected.at("batches").get<uint64_t>();
     ObserverConfig config;
     config.channel_axis = 1;
-    QuantSpec spec = GoldenSpec("int8", QuantScheme::kSymmetric);
+    QuantSpec spec = MakeSpec("int8", QuantScheme::kSymmetric);
     spec.granularity = QuantGranularity::kPerChannel;
     const auto result = Calibrate(test::ObserveLayer(layer.values, shape, config), {CalibrationMethod::kMinMax}, spec);
     ASSERT_TRUE(result.ok()) << result.status();
@@ -83,7 +76,7 @@ TEST(GoldenTest, TensorrtScaleIsAmplitudeOver127) {
   for (const GoldenLayer& layer : GoldenLayers()) {
     const LayerStatistics statistics = ObserveValues(layer.values);
     const auto result = Calibrate(statistics, {CalibrationMethod::kMinMax},
-                                  GoldenSpec("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
+                                  MakeSpec("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
     ASSERT_TRUE(result.ok()) << result.status();
     const float amplitude =
         std::max(std::abs(layer.expected.at("min").get<float>()), std::abs(layer.expected.at("max").get<float>()));
@@ -98,7 +91,7 @@ TEST(GoldenTest, PercentilesOfMagnitudes) {
     for (const auto& [percentile, key] : {std::pair(99.99, "percentile_abs_99.99"), {99.9, "percentile_abs_99.9"}}) {
       MethodSpec method{CalibrationMethod::kPercentile};
       method.percentile = percentile;
-      const auto result = Calibrate(statistics, method, GoldenSpec("int8", QuantScheme::kSymmetric));
+      const auto result = Calibrate(statistics, method, MakeSpec("int8", QuantScheme::kSymmetric));
       ASSERT_TRUE(result.ok()) << result.status();
       const double expected = layer.expected.at("numpy").at(key).get<double>();
       EXPECT_NEAR(result->clip.at(0).max, expected, expected * std::ldexp(1.0, -8)) << layer.name << " " << key;
@@ -117,7 +110,7 @@ TEST(GoldenTest, MseIsWithinOnePerCentOfBruteForce) {
       const std::string key = std::string("brute_force_mse_") + type + "_symmetric";
       if (!layer.expected.contains(key)) continue;
       const auto& brute_force = layer.expected.at(key);
-      const auto result = Calibrate(statistics, {CalibrationMethod::kMse}, GoldenSpec(type, QuantScheme::kSymmetric));
+      const auto result = Calibrate(statistics, {CalibrationMethod::kMse}, MakeSpec(type, QuantScheme::kSymmetric));
       ASSERT_TRUE(result.ok()) << result.status();
       const double count = static_cast<double>(layer.values.size());
       const test::MeasuredError measured = Measure(layer.values, result->rules, result->params.at(0));

@@ -25,11 +25,8 @@ BinModel Model(const std::vector<float>& values, int mantissa_bits = 7) {
   return BinModel(ObserveValues(values, mantissa_bits).channels().front());
 }
 
-QuantRules Rules(absl::string_view type, QuantScheme scheme) {
-  QuantSpec spec;
-  spec.type = *ParseQuantType(type);
-  spec.scheme = scheme;
-  QuantRules rules = *ResolveSpec(spec);
+QuantRules FlooredRules(absl::string_view type, QuantScheme scheme) {
+  QuantRules rules = *ResolveSpec(test::MakeSpec(type, scheme));
   rules.scale_floor = FLT_MIN;
   return rules;
 }
@@ -145,7 +142,7 @@ TEST(PercentileRangeTest, IsExactWhenLosslessAndAtTheExtremes) {
 // those about the best of them, with any zero point.
 double RatioToBruteForce(const std::vector<float>& values, const RawSearch& raw, absl::string_view type,
                          QuantScheme scheme, int tries) {
-  const QuantRules rules = Rules(type, scheme);
+  const QuantRules rules = FlooredRules(type, scheme);
   const QParams params = ParamsForRange(rules, MseRange(Model(values), rules));
   const int64_t steps = rules.qmax - rules.qmin;
   const double full = rules.symmetric ? std::max(raw.max() / static_cast<double>(rules.qmax),
@@ -217,7 +214,7 @@ TEST(MseRangeTest, ExpectedErrorIsNeverAboveOtherMethods) {
     const BinModel model(statistics.channels().front());
     for (const char* type : {"int2", "uint3", "int4", "int8", "uint8", "int16"}) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
-        const QuantRules rules = Rules(type, scheme);
+        const QuantRules rules = FlooredRules(type, scheme);
         const auto error = [&](const ClipRange& range) {
           return EvaluateError(model, rules, ParamsForRange(rules, range)).squared_error;
         };
@@ -236,14 +233,14 @@ TEST(MseRangeTest, FindsTheLattice) {
   // Multiples of 1/16 up to 1: no error at 112 steps, which minmax with 127.5 misses.
   std::vector<float> values;
   for (int i = 0; i <= 16; ++i) values.insert(values.end(), 100, static_cast<float>(i) / 16);
-  const QuantRules rules = Rules("int8", QuantScheme::kSymmetric);
+  const QuantRules rules = FlooredRules("int8", QuantScheme::kSymmetric);
   const BinModel model = Model(values);
   const ExpectedError error = EvaluateError(model, rules, ParamsForRange(rules, MseRange(model, rules)));
   EXPECT_LT(error.squared_error, 1e-12 * error.square_sum);
 }
 
 TEST(MseRangeTest, PrefersTheNarrowestRangeThatHoldsAllOnTies) {
-  const QuantRules rules = Rules("int8", QuantScheme::kSymmetric);
+  const QuantRules rules = FlooredRules("int8", QuantScheme::kSymmetric);
   const ClipRange range = MseRange(Model({3.25f, 3.25f, 0}), rules);
   EXPECT_NEAR(ParamsForRange(rules, range).scale, 3.25f / 127, 1e-7);
 }
@@ -264,7 +261,7 @@ TEST(MseRangeTest, DependsOnTheValuesOnly) {
   const BinModel other(merged.channels().front());
   for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
     for (const double norm : {2.0, 2.4}) {
-      const QuantRules rules = Rules("int8", scheme);
+      const QuantRules rules = FlooredRules("int8", scheme);
       EXPECT_EQ(MseRange(model, rules, norm), MseRange(other, rules, norm));
     }
   }
@@ -274,10 +271,7 @@ TEST(MseRangeTest, DependsOnTheValuesOnly) {
 
 // What no code can reach costs the same whatever the scale, and must not drown what can be reached.
 TEST(MseRangeTest, ValuesOutOfReachOfAllCodesDecideNothing) {
-  QuantSpec spec;
-  spec.type = *ParseQuantType("uint8");
-  spec.preset = QuantPreset::kTensorrt;
-  const QuantRules rules = *ResolveSpec(spec);
+  const QuantRules rules = *ResolveSpec(test::MakeSpec("uint8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
   std::vector<float> values = Mixture(5000, 0.01, 10, 9);
   for (float& x : values) x = std::abs(x);
   for (const std::vector<float>& reached : {std::vector<float>(100, 1.0f), values}) {
@@ -292,7 +286,7 @@ TEST(MseRangeTest, ValuesOutOfReachOfAllCodesDecideNothing) {
 }
 
 TEST(MseRangeTest, RespectsTheFloorOfTheRules) {
-  QuantRules rules = Rules("int8", QuantScheme::kSymmetric);
+  QuantRules rules = FlooredRules("int8", QuantScheme::kSymmetric);
   rules.scale_floor = FLT_EPSILON;
   EXPECT_GE(ParamsForRange(rules, MseRange(Model(Mixture(1000, 0, 1, 7)), rules)).scale, FLT_EPSILON);
   std::vector<float> tiny = Mixture(1000, 0, 1, 7);

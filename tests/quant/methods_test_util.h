@@ -37,6 +37,15 @@ inline LayerStatistics ObserveValues(const std::vector<float>& values,
   return ObserveLayer(values, {values.size()}, config);
 }
 
+inline QuantSpec MakeSpec(absl::string_view type, QuantScheme scheme = QuantScheme::kSymmetric,
+                          QuantPreset preset = QuantPreset::kPytorch) {
+  QuantSpec spec;
+  spec.type = *ParseQuantType(type);
+  spec.scheme = scheme;
+  spec.preset = preset;
+  return spec;
+}
+
 // A golden layer: its raw values and what expected.json says of them.
 struct GoldenLayer {
   std::string name;

@@ -86,9 +86,7 @@ class MseExhaustiveTest : public ::testing::TestWithParam<ExhaustiveCase> {};
 
 TEST_P(MseExhaustiveTest, IsWithinOnePerCentOnGoldenLayers) {
   const ExhaustiveCase which = GetParam();
-  QuantSpec spec;
-  spec.type = *ParseQuantType(which.type);
-  spec.scheme = which.scheme;
+  QuantSpec spec = test::MakeSpec(which.type, which.scheme);
   spec.power_of_two_scale = which.power_of_two;
   int compared = 0;
   for (const GoldenLayer& layer : GoldenLayers()) {
@@ -136,9 +134,7 @@ TEST(MseAgainstOthersTest, IsNeverWorse) {
     for (const char* type : {"int2", "int4", "int8", "uint8", "fp8_e4m3", "fp8_e5m2"}) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
         for (const bool power_of_two : {false, true}) {
-          QuantSpec spec;
-          spec.type = *ParseQuantType(type);
-          spec.scheme = scheme;
+          QuantSpec spec = test::MakeSpec(type, scheme);
           spec.power_of_two_scale = power_of_two;
           if (!ResolveSpec(spec).ok()) continue;
           const auto error = [&](const MethodSpec& method) {
@@ -176,10 +172,7 @@ TEST(MseAgainstOthersTest, IsNeverWorseUnderAnyPreset) {
       for (const char* type : {"int1", "uint1", "int4", "int8", "uint8", "auto8", "int16", "int32", "fp8_e4m3"}) {
         for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
           for (const bool power_of_two : {false, true}) {
-            QuantSpec spec;
-            spec.preset = preset;
-            spec.type = *ParseQuantType(type);
-            spec.scheme = scheme;
+            QuantSpec spec = test::MakeSpec(type, scheme, preset);
             spec.power_of_two_scale = power_of_two;
             if (!ResolveSpec(spec).ok()) continue;
             const auto best = Calibrate(statistics, {CalibrationMethod::kMse}, spec);
@@ -207,9 +200,7 @@ TEST(MseNormTest, IsWithinFivePerCentOfAGridOnFewValues) {
     for (const double norm : {1.0, 2.4, 4.0}) {
       for (const char* type : {"int4", "fp8_e4m3"}) {
         for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
-          QuantSpec spec;
-          spec.type = *ParseQuantType(type);
-          spec.scheme = scheme;
+          QuantSpec spec = test::MakeSpec(type, scheme);
           if (!ResolveSpec(spec).ok()) continue;
           MethodSpec method{CalibrationMethod::kMse};
           method.norm = norm;

@@ -21,11 +21,7 @@ constexpr Preset kPresets[] = {Preset::kPytorch, Preset::kTensorrt, Preset::kMeg
                                Preset::kMxnet,   Preset::kAimet,    Preset::kMmrazor};
 
 QuantSpec Spec(Preset preset, absl::string_view type, QuantScheme scheme = QuantScheme::kSymmetric) {
-  QuantSpec spec;
-  spec.preset = preset;
-  spec.type = *ParseQuantType(type);
-  spec.scheme = scheme;
-  return spec;
+  return test::MakeSpec(type, scheme, preset);
 }
 
 QuantRules Rules(const QuantSpec& spec) {

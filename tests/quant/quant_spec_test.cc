@@ -9,17 +9,16 @@
 #include <tuple>
 #include <vector>
 
+#include "tests/quant/methods_test_util.h"
+
 namespace calib {
 namespace {
 
 using ::testing::HasSubstr;
 
-QuantRules Rules(absl::string_view type, QuantScheme scheme, QuantPreset preset = QuantPreset::kPytorch,
-                 std::optional<bool> narrow = std::nullopt) {
-  QuantSpec spec;
-  spec.type = *ParseQuantType(type);
-  spec.scheme = scheme;
-  spec.preset = preset;
+QuantRules ResolvedRules(absl::string_view type, QuantScheme scheme, QuantPreset preset = QuantPreset::kPytorch,
+                         std::optional<bool> narrow = std::nullopt) {
+  QuantSpec spec = test::MakeSpec(type, scheme, preset);
   spec.narrow_range = narrow;
   return *ResolveSpec(spec);
 }
@@ -75,31 +74,31 @@ TEST(QuantTypeTest, RefusesOtherNames) {
 }
 
 TEST(ResolveSpecTest, CodesAndZeroPoints) {
-  const QuantRules int8 = Rules("int8", QuantScheme::kSymmetric);
+  const QuantRules int8 = ResolvedRules("int8", QuantScheme::kSymmetric);
   EXPECT_EQ(int8.qmin, -128);
   EXPECT_EQ(int8.qmax, 127);
   EXPECT_EQ(int8.symmetric_zero_point, 0);
   EXPECT_EQ(int8.symmetric_divisor(), 127.5);
-  const QuantRules uint8 = Rules("uint8", QuantScheme::kSymmetric);
+  const QuantRules uint8 = ResolvedRules("uint8", QuantScheme::kSymmetric);
   EXPECT_EQ(uint8.qmin, 0);
   EXPECT_EQ(uint8.qmax, 255);
   EXPECT_EQ(uint8.symmetric_zero_point, 128);
-  EXPECT_EQ(Rules("uint16", QuantScheme::kSymmetric).symmetric_zero_point, 32768);
-  const QuantRules narrow = Rules("int4", QuantScheme::kSymmetric, QuantPreset::kPytorch, true);
+  EXPECT_EQ(ResolvedRules("uint16", QuantScheme::kSymmetric).symmetric_zero_point, 32768);
+  const QuantRules narrow = ResolvedRules("int4", QuantScheme::kSymmetric, QuantPreset::kPytorch, true);
   EXPECT_EQ(narrow.qmin, -7);
   EXPECT_EQ(narrow.symmetric_divisor(), 7);
-  EXPECT_EQ(Rules("uint8", QuantScheme::kSymmetric, QuantPreset::kPytorch, true).symmetric_zero_point, 128);
+  EXPECT_EQ(ResolvedRules("uint8", QuantScheme::kSymmetric, QuantPreset::kPytorch, true).symmetric_zero_point, 128);
 }
 
 TEST(ResolveSpecTest, TensorrtIsNarrowWhenSigned) {
-  const QuantRules int8 = Rules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
+  const QuantRules int8 = ResolvedRules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
   EXPECT_EQ(int8.qmin, -127);
   EXPECT_EQ(int8.qmax, 127);
   EXPECT_EQ(int8.symmetric_divisor(), 127);
-  const QuantRules full = Rules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt, false);
+  const QuantRules full = ResolvedRules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt, false);
   EXPECT_EQ(full.qmin, -128);
   EXPECT_EQ(full.symmetric_divisor(), 127);
-  const QuantRules uint8 = Rules("uint8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
+  const QuantRules uint8 = ResolvedRules("uint8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
   EXPECT_EQ(uint8.qmin, 0);
   EXPECT_EQ(uint8.symmetric_zero_point, 0);
   EXPECT_EQ(uint8.symmetric_divisor(), 255);
@@ -124,7 +123,7 @@ TEST(ResolveSpecTest, RefusesWhatThePresetHasNot) {
 }
 
 TEST(ParamsForRangeTest, Affine) {
-  const QuantRules rules = Rules("uint8", QuantScheme::kAffine);
+  const QuantRules rules = ResolvedRules("uint8", QuantScheme::kAffine);
   EXPECT_EQ(ParamsForRange(rules, {-1, 1}), (QParams{2.0f / 255.0f, 127}));
   EXPECT_EQ(ParamsForRange(rules, {-0.5, 254.5}), (QParams{1, 0}));  // ties go to even
   EXPECT_EQ(ParamsForRange(rules, {-1.5, 253.5}), (QParams{1, 2}));
@@ -133,14 +132,14 @@ TEST(ParamsForRangeTest, Affine) {
   EXPECT_EQ(ParamsForRange(rules, {2, 4}), (QParams{4.0f / 255.0f, 0}));
   EXPECT_EQ(ParamsForRange(rules, {-4, -2}), (QParams{4.0f / 255.0f, 255}));
   EXPECT_EQ(ParamsForRange(rules, {0, 0}), (QParams{FLT_EPSILON, 0}));
-  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kAffine), {0, 0}), (QParams{FLT_EPSILON, -128}));
+  EXPECT_EQ(ParamsForRange(ResolvedRules("int8", QuantScheme::kAffine), {0, 0}), (QParams{FLT_EPSILON, -128}));
 }
 
 TEST(ParamsForRangeTest, ZeroPointIsACode) {
   std::mt19937_64 rng(3);
   std::lognormal_distribution<double> width(0, 4);
   for (const char* type : {"int2", "uint4", "int8", "uint16"}) {
-    const QuantRules rules = Rules(type, QuantScheme::kAffine);
+    const QuantRules rules = ResolvedRules(type, QuantScheme::kAffine);
     for (int i = 0; i < 1000; ++i) {
       const QParams params = ParamsForRange(rules, {-width(rng), i % 2 == 0 ? 0 : width(rng)});
       EXPECT_GE(params.zero_point, rules.qmin);
@@ -150,7 +149,7 @@ TEST(ParamsForRangeTest, ZeroPointIsACode) {
 }
 
 TEST(ParamsForRangeTest, TensorrtTreatsTinyAmplitudesAsZero) {
-  const QuantRules rules = Rules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
+  const QuantRules rules = ResolvedRules("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt);
   EXPECT_EQ(ParamsForRange(rules, {0, std::ldexp(1.0, -24)}).scale, 1);
   EXPECT_EQ(ParamsForRange(rules, {0, 0}).scale, 1);
   EXPECT_EQ(ParamsForRange(rules, {0, std::ldexp(1.0, -23)}).scale, std::ldexp(1.0f, -23) / 127);
@@ -159,13 +158,13 @@ TEST(ParamsForRangeTest, TensorrtTreatsTinyAmplitudesAsZero) {
 
 TEST(ParamsForRangeTest, BeyondFloat32IsDividedInDouble) {
   const double most = FLT_MAX;
-  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kAffine), {-most, most}),
+  EXPECT_EQ(ParamsForRange(ResolvedRules("int8", QuantScheme::kAffine), {-most, most}),
             (QParams{static_cast<float>(2 * most / 255), 0}));
-  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kSymmetric), {-most, most}).scale,
+  EXPECT_EQ(ParamsForRange(ResolvedRules("int8", QuantScheme::kSymmetric), {-most, most}).scale,
             static_cast<float>(FLT_MAX) / 127.5f);
-  EXPECT_EQ(ParamsForRange(Rules("int8", QuantScheme::kSymmetric), {-1.5 * most, 0}).scale,
+  EXPECT_EQ(ParamsForRange(ResolvedRules("int8", QuantScheme::kSymmetric), {-1.5 * most, 0}).scale,
             static_cast<float>(1.5 * most / 127.5));
-  EXPECT_EQ(ParamsForRange(Rules("int2", QuantScheme::kSymmetric), {0, 1e300}).scale, FLT_MAX);
+  EXPECT_EQ(ParamsForRange(ResolvedRules("int2", QuantScheme::kSymmetric), {0, 1e300}).scale, FLT_MAX);
 }
 
 TEST(RangeForParamsTest, ComesBackFromEveryZeroPoint) {
@@ -175,7 +174,7 @@ TEST(RangeForParamsTest, ComesBackFromEveryZeroPoint) {
     for (const char* type : {"int2", "uint3", "int4", "int8", "uint8", "int16", "uint16"}) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
         if (preset == QuantPreset::kTensorrt && scheme == QuantScheme::kAffine) continue;
-        QuantRules rules = Rules(type, scheme, preset);
+        QuantRules rules = ResolvedRules(type, scheme, preset);
         rules = WithoutFloors(rules);
         rules.zero_amplitude = -1;
         std::uniform_int_distribution<int64_t> zero_point(rules.qmin, rules.qmax);

@@ -35,9 +35,7 @@ TEST(SearchComparisonTest, MseIsNeverWorseThanAnotherMethod) {
     const LayerStatistics statistics = ObserveValues(layer.values);
     for (const char* type : {"int8", "int4"}) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
-        QuantSpec spec;
-        spec.type = *ParseQuantType(type);
-        spec.scheme = scheme;
+        const QuantSpec spec = test::MakeSpec(type, scheme);
         const auto measured = [&](const MethodSpec& method) {
           const auto result = Calibrate(statistics, method, spec);
           EXPECT_TRUE(result.ok()) << result.status();
@@ -71,9 +69,7 @@ TEST(SearchComparisonTest, EveryMethodIsSaneOnGoldenLayers) {
       for (const QuantScheme scheme : {QuantScheme::kSymmetric, QuantScheme::kAffine}) {
         for (const char* type : {"int4", "int8", "uint8", "int12", "auto8"}) {
           const std::string what = layer.name + " " + std::string(MethodName(method.method)) + " " + type;
-          QuantSpec spec;
-          spec.type = *ParseQuantType(type);
-          spec.scheme = scheme;
+          const QuantSpec spec = test::MakeSpec(type, scheme);
           if (CheckCalibrate(statistics, method, spec) == CalibrateError::kSpecInvalid) continue;
           const auto result = Calibrate(statistics, method, spec);
           ASSERT_TRUE(result.ok()) << what << ": " << result.status();
