@@ -31,6 +31,10 @@ struct ChannelStatistics {
   std::optional<ReferenceHistogram> reference;  // kReferenceHistogram
   std::optional<QParams> passive;               // kPassive, once set
 
+  // The extremes that the observer answers with: averaged (kEma), as the framework keeps them (kReferenceHistogram), or
+  // those of the data; and the data's counts.
+  Range ObservedRange() const;
+
   // OUT_OF_RANGE on overflow, INVALID_ARGUMENT when one has a histogram and the other none, on a coarser one, and when
   // either is no statistic that merges.
   absl::Status CheckMerge(const ChannelStatistics& other) const;
@@ -83,6 +87,8 @@ class LayerStatistics {
 
   // Bytes of memory that this takes, itself included.
   size_t MemoryBytes() const;
+
+  friend bool operator==(const LayerStatistics&, const LayerStatistics&) = default;
 
  private:
   ObserverConfig config_;
