@@ -6,8 +6,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "calib/v1/calibration_service.grpc.pb.h"
-#include "client/cpp/channel.h"
+#include "client/cpp/durability.h"
 #include "proto/codec/error.h"
 #include "quant/tensor_layout.h"
 
@@ -18,9 +17,6 @@ constexpr size_t kMinRawWindowBytes = size_t{1} << 20;
 constexpr size_t kMinChunkBytes = size_t{64} << 10;
 // Chunks in a full window, so that sending goes on while the oldest become durable.
 constexpr size_t kChunksInWindow = 8;
-// Between two requests to make data durable.
-constexpr absl::Duration kDurabilityInterval = absl::Seconds(1);
-constexpr absl::Duration kDurabilityTimeout = absl::Seconds(10);
 
 WorkerOptions WithinLimits(WorkerOptions options) {
   options.raw_window_bytes = std::max(options.raw_window_bytes, kMinRawWindowBytes);
@@ -214,7 +210,7 @@ absl::Status Worker::Impl::FlushTaken(absl::Time deadline) {
       if (now >= next_request) {
         next_request = now + kDurabilityInterval;
         mutex_.Unlock();
-        RequestDurability(std::min(deadline, now + kDurabilityTimeout));
+        RequestDurability(*client_, options_.session, std::min(deadline, now + kDurabilityTimeout));
         mutex_.Lock();
         continue;
       }
@@ -223,16 +219,6 @@ absl::Status Worker::Impl::FlushTaken(absl::Time deadline) {
     progress_.WaitWithDeadline(&mutex_, wake);
   }
   return fatal_.ok() ? outbox_.refusal() : fatal_;
-}
-
-void Worker::Impl::RequestDurability(absl::Time deadline) const {
-  grpc::ClientContext context;
-  PrepareContext(client_->options(), deadline, &context);
-  v1::FlushRequest request;
-  request.set_session(options_.session);
-  v1::FlushResponse response;
-  // Only a hint: an Ack says what is durable, and the next request follows if this one fails.
-  static_cast<void>(v1::Calibration::NewStub(client_->channel())->Flush(&context, request, &response));
 }
 
 absl::Status Worker::Impl::Close(absl::Time deadline) {
