@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "quant/bin_model.h"
 #include "quant/learned.h"
+#include "quant/learned_observer.h"
+#include "quant/methods.h"
 
 namespace calib {
 namespace {
@@ -90,39 +92,32 @@ Data MergedRanges(const std::vector<ChannelStatistics>& channels) {
   return merged;
 }
 
+// Adds parameters that were not computed from the statistics, and the range that they stand for.
+void AddGiven(const QParams& params, LayerQParams* result) {
+  const QuantRules& rules = result->rules;
+  result->params.push_back(params);
+  result->clip.push_back({std::min(0.0, params.scale * static_cast<double>(rules.qmin - params.zero_point)),
+                          std::max(0.0, params.scale * static_cast<double>(rules.qmax - params.zero_point))});
+}
+
 LayerQParams PassiveParams(const LayerStatistics& statistics, const QuantSpec& spec) {
   LayerQParams result;
   result.spec = ResolveAuto(spec, -1);  // nothing is known of the values
   if (statistics.channels().size() > 1) result.spec.granularity = QuantGranularity::kPerChannel;
   result.rules = *ResolveSpec(result.spec);
-  const QuantRules& rules = result.rules;
-  for (const ChannelStatistics& channel : statistics.channels()) {
-    const QParams& params = *channel.passive;
-    result.params.push_back(params);
-    result.clip.push_back({std::min(0.0, params.scale * static_cast<double>(rules.qmin - params.zero_point)),
-                           std::max(0.0, params.scale * static_cast<double>(rules.qmax - params.zero_point))});
-  }
+  for (const ChannelStatistics& channel : statistics.channels()) AddGiven(*channel.passive, &result);
   return result;
 }
 
-// INVALID_ARGUMENT when the method has no answer for such codes.
-absl::Status CheckCombination(const MethodSpec& method, const QuantSpec& spec) {
-  const bool integers = spec.type.kind == CodeKind::kInteger || spec.type.kind == CodeKind::kAuto8;
-  switch (method.method) {
-    case CalibrationMethod::kEntropy:
-    case CalibrationMethod::kL2Greedy:
-      if (integers) return absl::OkStatus();
-      return absl::InvalidArgumentError(absl::StrCat("method ", MethodName(method.method),
-                                                     " counts equal steps, which ", spec.type.Name(),
-                                                     " does not have; use minmax or mse"));
-    case CalibrationMethod::kLsq:
-    case CalibrationMethod::kLsqPlus:
-      if (integers && spec.scheme == QuantScheme::kSymmetric) return absl::OkStatus();
-      return absl::InvalidArgumentError(absl::StrCat("method ", MethodName(method.method),
-                                                     " gives the scale of a symmetric integer quantizer; ask for the "
-                                                     "symmetric scheme and an integer type"));
-    default:
-      return absl::OkStatus();
+// `result` has the range of the whole layer.
+void AddLearned(const LayerStatistics& statistics, LayerQParams* result) {
+  result->spec = LearnedSpec(statistics.config());
+  result->rules = *ResolveSpec(result->spec);
+  for (const ChannelStatistics& channel : statistics.channels()) {
+    AddGiven(channel.learned->Params(), result);
+    if (channel.range.empty()) continue;
+    if (!result->error.has_value()) result->error.emplace();
+    result->error->Add(EvaluateError(BinModel(channel), result->rules, result->params.back()));
   }
 }
 
@@ -133,7 +128,7 @@ absl::Status ErrorStatus(CalibrateError error, const LayerStatistics& statistics
     case CalibrateError::kMethodInvalid:
       return CheckMethod(method);
     case CalibrateError::kSpecInvalid:
-      return ResolveSpec(spec).ok() ? CheckCombination(method, spec) : ResolveSpec(spec).status();
+      return ResolveSpec(spec).ok() ? CheckMethodForSpec(method, spec) : ResolveSpec(spec).status();
     case CalibrateError::kNotPerChannel:
       return absl::FailedPreconditionError(
           "per-channel parameters need statistics per channel, but this layer is observed per tensor; ask per tensor, "
@@ -150,6 +145,10 @@ absl::Status ErrorStatus(CalibrateError error, const LayerStatistics& statistics
   if (statistics.config().kind == ObserverKind::kPassive) {
     return absl::FailedPreconditionError("the layer's observer is passive and was given no parameters yet; set them");
   }
+  if (statistics.config().kind == ObserverKind::kLearned) {
+    return absl::FailedPreconditionError(
+        "the layer's scale is learned and has no value to begin from yet; contribute its statistics to a step");
+  }
   uint64_t nan = 0, infinities = 0;
   for (const ChannelStatistics& channel : statistics.channels()) {
     nan += channel.range.nan;
@@ -163,9 +162,12 @@ absl::Status ErrorStatus(CalibrateError error, const LayerStatistics& statistics
 
 CalibrateError CheckCalibrate(const LayerStatistics& statistics, const MethodSpec& method, const QuantSpec& spec) {
   if (!CheckMethod(method).ok()) return CalibrateError::kMethodInvalid;
-  if (!ResolveSpec(spec).ok() || !CheckCombination(method, spec).ok()) return CalibrateError::kSpecInvalid;
+  if (!ResolveSpec(spec).ok() || !CheckMethodForSpec(method, spec).ok()) return CalibrateError::kSpecInvalid;
   if (statistics.config().kind == ObserverKind::kPassive) {
     return statistics.empty() ? CalibrateError::kLayerEmpty : CalibrateError::kNone;
+  }
+  if (statistics.config().kind == ObserverKind::kLearned) {
+    return IsInitialized(statistics) ? CalibrateError::kNone : CalibrateError::kLayerEmpty;
   }
   if (spec.granularity == QuantGranularity::kPerChannel && !statistics.config().channel_axis.has_value()) {
     return CalibrateError::kNotPerChannel;
@@ -187,6 +189,10 @@ absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const 
   for (const ChannelStatistics& channel : statistics.channels()) {
     if (absl::Status status = result.range.CheckMerge(channel.range); !status.ok()) return status;
     result.range.Merge(channel.range);
+  }
+  if (statistics.config().kind == ObserverKind::kLearned) {
+    AddLearned(statistics, &result);
+    return result;
   }
   result.spec = ResolveAuto(spec, result.range.min);
   result.rules = *ResolveSpec(result.spec);

@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "quant/expected_error.h"
 #include "quant/layer_statistics.h"
-#include "quant/methods.h"
+#include "quant/method_spec.h"
 #include "quant/quant_spec.h"
 
 namespace calib {
@@ -16,7 +16,8 @@ namespace calib {
 struct LayerQParams {
   std::vector<QParams> params;
   std::vector<ClipRange> clip;  // what the method chose
-  QuantSpec spec;               // as asked for, with auto8 resolved; of a passive layer its own granularity
+  // As asked for, with auto8 resolved; of a passive layer with its own granularity; of a learned layer its own.
+  QuantSpec spec;
   QuantRules rules;
   Range range;                         // of the whole layer
   std::optional<ExpectedError> error;  // of the whole layer; unset without a histogram
@@ -25,11 +26,14 @@ struct LayerQParams {
 // Statistics to qparams. A channel without finite values gets the parameters of the range [0, 0] when other channels
 // have data.
 //
+// Of a passive layer the parameters are those that were set, of a learned layer those that are learned, of the spec that
+// they are learned for; whatever the method.
+//
 // The preset's scale floor does not hold for method mse unless all values are zero: a floor would undo the search.
 //
-// INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer; a method that needs
-// a histogram where there is none; per-channel parameters of a layer observed per tensor. CheckCalibrate tells them
-// apart. OUT_OF_RANGE: the channels' counts add up to 2^64 or more.
+// INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer, or none that it could
+// learn from; a method that needs a histogram where there is none; per-channel parameters of a layer observed per tensor.
+// CheckCalibrate tells them apart. OUT_OF_RANGE: the channels' counts add up to 2^64 or more.
 absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method,
                                        const QuantSpec& spec);
 

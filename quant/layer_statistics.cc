@@ -9,6 +9,7 @@ ChannelStatistics ChannelStatistics::Empty(const ObserverConfig& config) {
   ChannelStatistics empty;
   switch (config.kind) {
     case ObserverKind::kHistogram:
+    case ObserverKind::kLearned:
       empty.histogram.emplace(config.mantissa_bits);
       break;
     case ObserverKind::kEma:
@@ -62,6 +63,11 @@ absl::Status LayerStatistics::SetChannelCount(size_t channels) {
 
 absl::Status LayerStatistics::CheckMerge(const LayerStatistics& other) const {
   if (other.empty()) return absl::OkStatus();
+  for (const ChannelStatistics& channel : other.channels_) {
+    if (channel.learned.has_value()) {
+      return absl::InvalidArgumentError("what an observer has learned can't be merged");
+    }
+  }
   if (absl::Status status = CheckChannelCount(other.channels_.size()); !status.ok()) return status;
   if (empty()) return ChannelStatistics::Empty(config_).CheckMerge(other.channels_.front());
   for (size_t i = 0; i < channels_.size(); ++i) {
@@ -149,10 +155,11 @@ absl::StatusOr<ChannelStatistics> LayerStatistics::MergedChannels() const {
 }
 
 size_t LayerStatistics::MemoryBytes() const {
-  size_t bytes = sizeof(*this) + channels_.capacity() * sizeof(ChannelStatistics);
+  size_t bytes = sizeof(*this) + config_.learned.HeapBytes() + channels_.capacity() * sizeof(ChannelStatistics);
   for (const ChannelStatistics& channel : channels_) {
     if (channel.histogram.has_value()) bytes += channel.histogram->MemoryBytes() - sizeof(Bfloat16Histogram);
     if (channel.reference.has_value()) bytes += channel.reference->MemoryBytes() - sizeof(ReferenceHistogram);
+    bytes += channel.learned.HeapBytes();
   }
   return bytes;
 }

@@ -11,6 +11,8 @@
 #include "absl/types/span.h"
 #include "quant/bfloat16_histogram.h"
 #include "quant/ema_range.h"
+#include "quant/heap_optional.h"
+#include "quant/learned_state.h"
 #include "quant/observer_config.h"
 #include "quant/quant_spec.h"
 #include "quant/range.h"
@@ -26,10 +28,11 @@ struct ChannelStatistics {
   static ChannelStatistics Empty(const ObserverConfig& config);
 
   Range range;
-  std::optional<Bfloat16Histogram> histogram;   // kHistogram
+  std::optional<Bfloat16Histogram> histogram;   // kHistogram, kLearned
   std::optional<EmaRange> ema;                  // kEma
   std::optional<ReferenceHistogram> reference;  // kReferenceHistogram
   std::optional<QParams> passive;               // kPassive, once set
+  HeapOptional<LearnedState> learned;           // kLearned, once initialized; no part of merging
 
   // OUT_OF_RANGE on overflow, INVALID_ARGUMENT when one has a histogram and the other none, on a coarser one, and when
   // either is no statistic that merges.
@@ -59,7 +62,8 @@ class LayerStatistics {
   absl::Status SetChannelCount(size_t channels);
 
   // FAILED_PRECONDITION when the channel counts differ; OUT_OF_RANGE on overflow; INVALID_ARGUMENT when the observer
-  // kinds differ or `other` is coarser.
+  // kinds differ, `other` is coarser, or it has learned anything: of a learned observer its statistics merge, and what
+  // this has learned stays.
   absl::Status CheckMerge(const LayerStatistics& other) const;
   // REQUIRES: CheckMerge(other).ok().
   void Merge(const LayerStatistics& other);

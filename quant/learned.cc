@@ -9,8 +9,6 @@
 namespace calib {
 namespace {
 
-constexpr int64_t kGreatestCode = int64_t{1} << 24;  // float32 holds all whole numbers up to here
-
 // std::nearbyint is a call on x86-64 without SSE4.1, and follows the thread's rounding mode.
 float RoundHalfEven(float x) {
   if (!(std::abs(x) < 0x1p23f)) return x;  // whole already, or not finite
@@ -93,8 +91,8 @@ absl::Status Check(const LearnedParams& params, const ChannelBlocks& blocks, siz
     return absl::InvalidArgumentError(
         absl::StrCat(elements, " elements, not ", blocks.outer, " x ", blocks.channels, " x ", blocks.inner));
   }
-  if (params.qmin > 0 || params.qmax < 0 || params.qmin == params.qmax || params.qmin < -kGreatestCode ||
-      params.qmax > kGreatestCode) {
+  if (params.qmin > 0 || params.qmax < 0 || params.qmin == params.qmax || params.qmin < -kGreatestLearnedCode ||
+      params.qmax > kGreatestLearnedCode) {
     return absl::InvalidArgumentError(absl::StrCat("codes from ", params.qmin, " to ", params.qmax,
                                                    "; they must include zero, be more than one and within +-2^24"));
   }

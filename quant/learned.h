@@ -30,6 +30,9 @@ enum class LearnedRule : uint8_t {
 // band without saturation ends at qmin and qmax instead of half a code beyond; its scale is |step| + 1e-5; and its
 // gradient of saturated elements is qmin or qmax, without - z.
 
+// Codes are within +- this: float32 holds all whole numbers up to here.
+inline constexpr int64_t kGreatestLearnedCode = int64_t{1} << 24;
+
 // Elements of a row-major tensor in blocks: element (o, c, i) of `outer` x `channels` x `inner` belongs to channel c.
 // Per tensor: channels is 1.
 struct ChannelBlocks {

@@ -19,7 +19,8 @@ size_t NextCharacter(absl::string_view text, size_t i) {
   return end;
 }
 
-constexpr absl::string_view kKindNames[] = {"histogram", "minmax", "ema", "reference_histogram", "passive"};
+constexpr absl::string_view kKindNames[] = {"histogram", "minmax", "ema", "reference_histogram", "passive", "learned"};
+constexpr absl::string_view kPolicyNames[] = {"wait", "fail", "close_partial"};
 
 }  // namespace
 
@@ -29,8 +30,18 @@ absl::StatusOr<ObserverKind> ParseObserverKind(absl::string_view name) {
   for (size_t i = 0; i < std::size(kKindNames); ++i) {
     if (name == kKindNames[i]) return static_cast<ObserverKind>(i);
   }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown observer \"", name, "\"; use histogram, minmax, ema, reference_histogram, passive or learned"));
+}
+
+absl::string_view StragglerPolicyName(StragglerPolicy policy) { return kPolicyNames[static_cast<size_t>(policy)]; }
+
+absl::StatusOr<StragglerPolicy> ParseStragglerPolicy(absl::string_view name) {
+  for (size_t i = 0; i < std::size(kPolicyNames); ++i) {
+    if (name == kPolicyNames[i]) return static_cast<StragglerPolicy>(i);
+  }
   return absl::InvalidArgumentError(
-      absl::StrCat("unknown observer \"", name, "\"; use histogram, minmax, ema, reference_histogram or passive"));
+      absl::StrCat("unknown straggler policy \"", name, "\"; use wait, fail or close_partial"));
 }
 
 bool GlobMatch(absl::string_view pattern, absl::string_view text) {

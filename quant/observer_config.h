@@ -10,8 +10,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "quant/bfloat16_histogram.h"
 #include "quant/ema_range.h"
+#include "quant/heap_optional.h"
+#include "quant/learned_state.h"
 #include "quant/quant_spec.h"
 #include "quant/reference_histogram.h"
 
@@ -24,9 +27,10 @@ enum class ObserverKind : uint8_t {
   kEma,                 // EmaRange beside a Range
   kReferenceHistogram,  // ReferenceHistogram beside a Range; per tensor
   kPassive,             // nothing: its qparams are set from outside
+  kLearned,             // LearnedState, begun from a Bfloat16Histogram beside a Range
 };
 
-// "histogram", "minmax", "ema", "reference_histogram", "passive".
+// "histogram", "minmax", "ema", "reference_histogram", "passive", "learned".
 absl::string_view ObserverKindName(ObserverKind kind);
 // INVALID_ARGUMENT names what there is.
 absl::StatusOr<ObserverKind> ParseObserverKind(absl::string_view name);
@@ -37,6 +41,14 @@ constexpr bool DependsOnOrder(ObserverKind kind) {
   return kind == ObserverKind::kEma || kind == ObserverKind::kReferenceHistogram;
 }
 
+// Whether what is collected has a Bfloat16Histogram.
+constexpr bool CollectsHistogram(ObserverKind kind) {
+  return kind == ObserverKind::kHistogram || kind == ObserverKind::kLearned;
+}
+
+// Whether a session with synchronous steps takes the layer's data in these alone.
+constexpr bool NeedsSteps(ObserverKind kind) { return DependsOnOrder(kind) || kind == ObserverKind::kLearned; }
+
 // An observer of one layer.
 struct ObserverConfig {
   ObserverKind kind = ObserverKind::kHistogram;
@@ -44,8 +56,9 @@ struct ObserverConfig {
   std::optional<int> channel_axis;
   // Resolution of the histogram; a session constant.
   int mantissa_bits = Bfloat16Histogram::kMaxMantissaBits;
-  EmaOptions ema;              // of kEma
-  ReferenceOptions reference;  // of kReferenceHistogram
+  EmaOptions ema;                        // of kEma
+  ReferenceOptions reference;            // of kReferenceHistogram
+  HeapOptional<LearnedOptions> learned;  // of kLearned, which has to have them
 
   friend bool operator==(const ObserverConfig&, const ObserverConfig&) = default;
 };
@@ -81,11 +94,35 @@ class ObserverRules {
   std::vector<Rule> rules_ = {{"*", ObserverConfig{}, QuantSpec{}}};
 };
 
+// What becomes of a synchronous step to which some rank does not contribute.
+enum class StragglerPolicy : uint8_t {
+  kWait,          // it stays open until all contributed
+  kFail,          // at the deadline it fails for all
+  kClosePartial,  // at the deadline it is closed with those that contributed
+};
+
+// "wait", "fail", "close_partial".
+absl::string_view StragglerPolicyName(StragglerPolicy policy);
+// INVALID_ARGUMENT names what there is.
+absl::StatusOr<StragglerPolicy> ParseStragglerPolicy(absl::string_view name);
+
+// A session's synchronous steps.
+struct SynchronousOptions {
+  uint32_t world_size = 1;  // ranks at first
+  StragglerPolicy straggler_policy = StragglerPolicy::kWait;
+  absl::Duration deadline;  // from a step's first contribution; zero for kWait, which has none
+  uint32_t window = 16;     // steps that may be open at a time
+
+  friend bool operator==(const SynchronousOptions&, const SynchronousOptions&) = default;
+};
+
 // What a session collects; never changes after the session was made.
 struct SessionConfig {
   ObserverRules rules;
   // Resolution of every histogram of the session; each rule's observer has the same.
   int mantissa_bits = Bfloat16Histogram::kMaxMantissaBits;
+  // Unset: the session has no synchronous steps.
+  std::optional<SynchronousOptions> synchronous;
 
   friend bool operator==(const SessionConfig&, const SessionConfig&) = default;
 };

@@ -4,26 +4,13 @@
 #include <cmath>
 #include <limits>
 
+#include "quant/rounding.h"
+
 namespace calib {
 namespace {
 
 constexpr double kGreatestFloat = std::numeric_limits<float>::max();
 constexpr float kLeastNormal = std::numeric_limits<float>::min();
-
-// Round half to even or away from zero, whatever the rounding mode of the thread is.
-template <typename Real>
-Real RoundHalfEven(Real x) {
-  const Real below = std::floor(x);
-  const Real rest = x - below;
-  if (rest < Real{0.5}) return below;
-  if (rest > Real{0.5}) return below + 1;
-  return std::fmod(below, Real{2}) == 0 ? below : below + 1;
-}
-
-template <typename Real>
-Real RoundHalfAway(Real x) {
-  return std::round(x);
-}
 
 float ToFloat(double x) {
   if (std::abs(x) > kGreatestFloat) return std::copysign(std::numeric_limits<float>::infinity(), x > 0 ? 1.0f : -1.0f);

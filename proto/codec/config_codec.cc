@@ -6,108 +6,34 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "proto/codec/error.h"
+#include "proto/codec/observer_codec.h"
 #include "proto/codec/quantization_codec.h"
 #include "proto/codec/utf8.h"
 
 namespace calib {
 namespace {
 
-// Messages' numbers are one more, since 0 is "not set".
-static_assert(static_cast<int>(ObserverKind::kPassive) + 1 == v1::OBSERVER_KIND_PASSIVE);
-static_assert(static_cast<int>(ReferenceRule::kMxnet) + 1 == v1::REFERENCE_RULE_MXNET);
+static_assert(static_cast<int>(StragglerPolicy::kClosePartial) + 1 == v1::STRAGGLER_POLICY_CLOSE_PARTIAL);
 
-// A tensor of this many dimensions is the most that a channel axis can point into.
-constexpr int kMaxDimensions = 64;
-
-// Parameters of another observer than the one asked for are refused, so that no wish is dropped silently.
-absl::Status DecodeEma(const v1::ObserverConfig& message, ObserverConfig* observer) {
-  if (observer->kind != ObserverKind::kEma) {
-    return message.has_ema() ? InvalidField("ema", "only for OBSERVER_KIND_EMA; leave it out") : absl::OkStatus();
-  }
-  switch (message.ema().convention()) {
-    case v1::EMA_CONVENTION_MEGENGINE:
-      observer->ema = {EmaConvention::kMegengine, 0.9};
-      break;
-    case v1::EMA_CONVENTION_PYTORCH:
-      observer->ema = {EmaConvention::kPytorch, 0.01};
-      break;
-    default:
-      return InvalidField("ema.convention",
-                          "not set or unknown; use EMA_CONVENTION_MEGENGINE (the weight is the old value's) or "
-                          "EMA_CONVENTION_PYTORCH (the new one's)");
-  }
-  if (message.ema().has_weight()) observer->ema.weight = message.ema().weight();
-  const absl::Status status = CheckEmaOptions(observer->ema);
-  return status.ok() ? status : InvalidField("ema.weight", std::string(status.message()));
-}
-
-absl::Status DecodeReference(const v1::ObserverConfig& message, ObserverConfig* observer) {
-  if (observer->kind != ObserverKind::kReferenceHistogram) {
-    if (!message.has_reference_histogram()) return absl::OkStatus();
-    return InvalidField("reference_histogram", "only for OBSERVER_KIND_REFERENCE_HISTOGRAM; leave it out");
-  }
-  const v1::ReferenceHistogramOptions& options = message.reference_histogram();
-  if (!v1::ReferenceRule_IsValid(options.rule()) || options.rule() == v1::REFERENCE_RULE_UNSPECIFIED) {
-    return InvalidField("reference_histogram.rule",
-                        "not set or unknown; use REFERENCE_RULE_MEGENGINE, _PYTORCH, _PYTORCH_CURRENT or _MXNET");
-  }
-  observer->reference.rule = static_cast<ReferenceRule>(options.rule() - 1);
-  observer->reference.bins = options.bins();
-  observer->reference.max_bins = options.max_bins();
-  const absl::Status status = CheckReferenceOptions(observer->reference);
-  return status.ok() ? status : InvalidField("reference_histogram", std::string(status.message()));
-}
-
-absl::StatusOr<ObserverConfig> DecodeObserver(const v1::ObserverConfig& message, int mantissa_bits) {
-  ObserverConfig observer;
-  observer.mantissa_bits = mantissa_bits;
-  switch (message.kind()) {
-    case v1::OBSERVER_KIND_HISTOGRAM:
-      observer.kind = ObserverKind::kHistogram;
-      break;
-    case v1::OBSERVER_KIND_MINMAX:
-      observer.kind = ObserverKind::kMinMax;
-      break;
-    case v1::OBSERVER_KIND_EMA:
-      observer.kind = ObserverKind::kEma;
-      break;
-    case v1::OBSERVER_KIND_REFERENCE_HISTOGRAM:
-      observer.kind = ObserverKind::kReferenceHistogram;
-      break;
-    case v1::OBSERVER_KIND_PASSIVE:
-      observer.kind = ObserverKind::kPassive;
-      break;
-    case v1::OBSERVER_KIND_UNSPECIFIED:
-      return InvalidField("kind",
-                          "not set; use OBSERVER_KIND_HISTOGRAM, _MINMAX, _EMA, _REFERENCE_HISTOGRAM or _PASSIVE");
-    default:
-      return InvalidField("kind", absl::StrCat("no observer has the number ", static_cast<int>(message.kind()),
-                                               "; the server may be older than the client"));
-  }
-  if (absl::Status status = DecodeEma(message, &observer); !status.ok()) return status;
-  if (absl::Status status = DecodeReference(message, &observer); !status.ok()) return status;
-  if (message.has_channel_axis()) {
-    if (message.channel_axis() < -kMaxDimensions || message.channel_axis() >= kMaxDimensions) {
-      return InvalidField("channel_axis", absl::StrCat(message.channel_axis(), " is not an axis; use ", -kMaxDimensions,
-                                                       " to ", kMaxDimensions - 1));
-    }
-    if (observer.kind == ObserverKind::kReferenceHistogram || observer.kind == ObserverKind::kPassive) {
-      return InvalidField("channel_axis",
-                          absl::StrCat("not for observer ", ObserverKindName(observer.kind), "; leave it out"));
-    }
-    observer.channel_axis = message.channel_axis();
-  }
-  return observer;
-}
+constexpr absl::Duration kLeastDeadline = absl::Milliseconds(1);
 
 absl::StatusOr<ObserverRules::Rule> DecodeRule(const v1::LayerRule& message, int mantissa_bits) {
   if (absl::Status status = CheckPattern("pattern", message.pattern()); !status.ok()) return status;
   ObserverRules::Rule rule;
   rule.pattern = message.pattern();
+  absl::StatusOr<QuantSpec> quant_spec = DecodeQuantSpec(message.quant_spec());
+  if (!quant_spec.ok()) return InField("quant_spec", quant_spec.status());
+  rule.quant_spec = *quant_spec;
   switch (message.action_case()) {
     case v1::LayerRule::kObserver: {
-      absl::StatusOr<ObserverConfig> observer = DecodeObserver(message.observer(), mantissa_bits);
+      if (message.observer().kind() == v1::OBSERVER_KIND_LEARNED) {
+        const absl::Status status = CheckLearnedSpec(rule.quant_spec);
+        if (!status.ok()) return InField("quant_spec", MakeError(v1::ERROR_REASON_SPEC_INVALID, status));
+      }
+      absl::StatusOr<ObserverConfig> observer =
+          DecodeObserverConfig(message.observer(), rule.quant_spec, mantissa_bits);
       if (!observer.ok()) return InField("observer", observer.status());
       rule.observer = *observer;
       break;
@@ -118,10 +44,67 @@ absl::StatusOr<ObserverRules::Rule> DecodeRule(const v1::LayerRule& message, int
     case v1::LayerRule::ACTION_NOT_SET:
       return InvalidField("action", "not set; set `observer` or `skip`");
   }
-  absl::StatusOr<QuantSpec> quant_spec = DecodeQuantSpec(message.quant_spec());
-  if (!quant_spec.ok()) return InField("quant_spec", quant_spec.status());
-  rule.quant_spec = *quant_spec;
   return rule;
+}
+
+absl::StatusOr<absl::Duration> DecodeDeadline(const google::protobuf::Duration& message) {
+  constexpr int64_t kMostSeconds = 315576000000;  // what a Duration may have
+  constexpr int32_t kMostNanoseconds = 999999999;
+  if (message.seconds() < 0 || message.seconds() > kMostSeconds || message.nanos() < 0 ||
+      message.nanos() > kMostNanoseconds) {
+    return InvalidField("deadline", absl::StrCat(message.seconds(), " seconds and ", message.nanos(),
+                                                 " nanoseconds are not a time of at least a millisecond"));
+  }
+  const absl::Duration deadline = absl::Seconds(message.seconds()) + absl::Nanoseconds(message.nanos());
+  if (deadline < kLeastDeadline) {
+    return InvalidField("deadline",
+                        absl::StrCat(absl::FormatDuration(deadline), " is less than a millisecond; give more"));
+  }
+  return deadline;
+}
+
+absl::StatusOr<SynchronousOptions> DecodeSynchronous(const v1::SynchronousOptions& message) {
+  SynchronousOptions options;
+  options.world_size = message.world_size();
+  if (options.world_size < 1 || options.world_size > kMaxWorldSize) {
+    return InvalidField("world_size", absl::StrCat(options.world_size, " ranks are not 1 to ", kMaxWorldSize));
+  }
+  if (!v1::StragglerPolicy_IsValid(message.straggler_policy())) {
+    return InvalidField("straggler_policy",
+                        absl::StrCat("no policy has the number ", static_cast<int>(message.straggler_policy()),
+                                     "; the server may be older than the client"));
+  }
+  if (message.straggler_policy() != v1::STRAGGLER_POLICY_UNSPECIFIED) {
+    options.straggler_policy = static_cast<StragglerPolicy>(message.straggler_policy() - 1);
+  }
+  const bool waits = options.straggler_policy == StragglerPolicy::kWait;
+  if (waits && message.has_deadline()) {
+    return InvalidField("deadline", "not for STRAGGLER_POLICY_WAIT; leave it out");
+  }
+  if (!waits) {
+    const absl::StatusOr<absl::Duration> deadline = DecodeDeadline(message.deadline());
+    if (!deadline.ok()) return deadline.status();
+    options.deadline = *deadline;
+  }
+  if (message.window() > kMaxStepWindow) {
+    return InvalidField("window", absl::StrCat(message.window(), " open steps are not 1 to ", kMaxStepWindow,
+                                               ", or 0 for ", options.window));
+  }
+  if (message.window() != 0) options.window = message.window();
+  return options;
+}
+
+// Learned observers take nothing but synchronous steps.
+absl::Status CheckLearnedRules(const SessionConfig& config) {
+  if (config.synchronous.has_value()) return absl::OkStatus();
+  const std::vector<ObserverRules::Rule>& rules = config.rules.rules();
+  for (size_t i = 0; i < rules.size(); ++i) {
+    if (!rules[i].observer.has_value() || rules[i].observer->kind != ObserverKind::kLearned) continue;
+    return InvalidField(absl::StrCat("rules[", i, "].observer.kind"),
+                        "OBSERVER_KIND_LEARNED learns in synchronous steps, which the session does not have; set "
+                        "`synchronous`");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<SessionConfig> DecodeFields(const v1::SessionConfig& message) {
@@ -150,6 +133,12 @@ absl::StatusOr<SessionConfig> DecodeFields(const v1::SessionConfig& message) {
     rules.push_back({"*", histogram, QuantSpec{}});
   }
   config.rules = ObserverRules(std::move(rules));
+  if (message.has_synchronous()) {
+    absl::StatusOr<SynchronousOptions> synchronous = DecodeSynchronous(message.synchronous());
+    if (!synchronous.ok()) return InField("synchronous", synchronous.status());
+    config.synchronous = *synchronous;
+  }
+  if (absl::Status status = CheckLearnedRules(config); !status.ok()) return status;
   return config;
 }
 
@@ -174,24 +163,20 @@ v1::SessionConfig EncodeSessionConfig(const SessionConfig& config) {
     }
     *encoded->mutable_quant_spec() = EncodeQuantSpec(rule.quant_spec);
   }
+  if (config.synchronous.has_value()) *message.mutable_synchronous() = EncodeSynchronousOptions(*config.synchronous);
   return message;
 }
 
-v1::ObserverConfig EncodeObserverConfig(const ObserverConfig& config) {
-  v1::ObserverConfig message;
-  message.set_kind(static_cast<v1::ObserverKind>(static_cast<int>(config.kind) + 1));
-  if (config.kind == ObserverKind::kEma) {
-    message.mutable_ema()->set_convention(
-        config.ema.convention == EmaConvention::kMegengine ? v1::EMA_CONVENTION_MEGENGINE : v1::EMA_CONVENTION_PYTORCH);
-    message.mutable_ema()->set_weight(config.ema.weight);
+v1::SynchronousOptions EncodeSynchronousOptions(const SynchronousOptions& options) {
+  v1::SynchronousOptions message;
+  message.set_world_size(options.world_size);
+  message.set_straggler_policy(static_cast<v1::StragglerPolicy>(static_cast<int>(options.straggler_policy) + 1));
+  if (options.straggler_policy != StragglerPolicy::kWait) {
+    absl::Duration rest;
+    message.mutable_deadline()->set_seconds(absl::IDivDuration(options.deadline, absl::Seconds(1), &rest));
+    message.mutable_deadline()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
   }
-  if (config.kind == ObserverKind::kReferenceHistogram) {
-    v1::ReferenceHistogramOptions* const options = message.mutable_reference_histogram();
-    options->set_rule(static_cast<v1::ReferenceRule>(static_cast<int>(config.reference.rule) + 1));
-    options->set_bins(config.reference.bins);
-    options->set_max_bins(config.reference.max_bins);
-  }
-  if (config.channel_axis.has_value()) message.set_channel_axis(*config.channel_axis);
+  message.set_window(options.window);
   return message;
 }
 

@@ -17,7 +17,7 @@ absl::Status CheckStepRows(const LayerView& layer, const LayerStatistics& statis
 }
 
 absl::Status RowMismatch(const LayerView& layer, size_t row, const LayerStatistics& statistics) {
-  const bool observes_histogram = statistics.config().kind == ObserverKind::kHistogram;
+  const bool observes_histogram = CollectsHistogram(statistics.config().kind);
   const RowView& given = layer.rows[row];
   std::string message = absl::StrCat("layer handle ", layer.handle, ", row ", row, ": ");
   if (observes_histogram && given.histogram != nullptr) {
@@ -49,7 +49,7 @@ PackedHistogramView ViewHistogram(const v1::Bfloat16Histogram& histogram) {
 
 absl::Status CheckMergeRows(const LayerView& layer, const LayerStatistics& statistics) {
   const ObserverConfig& config = statistics.config();
-  const bool observes_histogram = config.kind == ObserverKind::kHistogram;
+  const bool observes_histogram = CollectsHistogram(config.kind);
   if (config.kind == ObserverKind::kPassive) {
     return MakeError(v1::ERROR_REASON_OBSERVER_MISMATCH,
                      absl::StrCat("layer handle ", layer.handle,
@@ -133,6 +133,24 @@ absl::StatusOr<ReferenceHistogram> DecodeReferenceState(const ReferenceOptions& 
   }
   return ReferenceHistogram::Restore(options, {state.low(), state.high(), static_cast<uint32_t>(state.count_size())},
                                      own, state.steps(), {state.count().begin(), state.count().end()});
+}
+
+absl::StatusOr<HeapOptional<LearnedState>> DecodeLearnedState(const LearnedOptions& options,
+                                                              const v1::LearnedState& state) {
+  LearnedState learned;
+  learned.scale = state.scale();
+  learned.zero_point = state.zero_point();
+  learned.scale_moments = {state.scale_average(), state.scale_square_average()};
+  learned.zero_point_moments = {state.zero_point_average(), state.zero_point_square_average()};
+  learned.steps = state.steps();
+  if (state.scale() == 0) {
+    LearnedState nothing;
+    nothing.scale = 0;
+    if (learned != nothing) return absl::InvalidArgumentError("a learned state without a scale");
+    return HeapOptional<LearnedState>();
+  }
+  if (absl::Status status = CheckLearnedState(options, learned); !status.ok()) return status;
+  return HeapOptional<LearnedState>(learned);
 }
 
 absl::StatusOr<TensorView> DecodeTensorChunk(const v1::TensorChunk& chunk) {

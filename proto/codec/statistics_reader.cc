@@ -166,7 +166,7 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
                        {{"handle", absl::StrCat(batch.layer(i))}});
     }
     rows += channels;
-    if (kinds_[i] == ObserverKind::kHistogram) histograms += channels;
+    if (CollectsHistogram(kinds_[i])) histograms += channels;
     if (kinds_[i] == ObserverKind::kReferenceHistogram) references += channels;
   }
   if (absl::Status status = CheckLength("count", batch.count_size(), rows); !status.ok()) return status;
@@ -192,6 +192,9 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
   if (!batch.ema().empty()) {
     return Inconsistent(
         "column `ema` is not empty; a step of such a layer is its min and max, the average is the server's to take");
+  }
+  if (!batch.learned().empty()) {
+    return Inconsistent("column `learned` is not empty; what is learned is the server's to tell, send gradients");
   }
   return absl::OkStatus();
 }
@@ -223,7 +226,7 @@ absl::Status StatisticsReader::DecodeRows(const v1::StatisticsBatch& batch) {
     const LayerView& layer = layers_[i];
     for (size_t row = 0; row < layer.rows.size() && status.ok(); ++row, ++batch_row) {
       RowView& view = rows_[batch_row];
-      view.histogram = kinds_[i] == ObserverKind::kHistogram ? &batch.histogram(next_histogram++) : nullptr;
+      view.histogram = CollectsHistogram(kinds_[i]) ? &batch.histogram(next_histogram++) : nullptr;
       view.reference =
           kinds_[i] == ObserverKind::kReferenceHistogram ? &batch.reference_histogram(next_reference++) : nullptr;
       if (!ReadRange(columns, batch_row, &view.range)) {

@@ -1,8 +1,9 @@
+#include "quant/method_spec.h"
+
 #include <iterator>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "quant/methods.h"
 
 namespace calib {
 namespace {
@@ -38,6 +39,26 @@ absl::Status CheckMethod(const MethodSpec& method) {
         absl::StrCat("norm is ", method.norm, "; give a number from 1 to 8, such as 2 for the squared error"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckMethodForSpec(const MethodSpec& method, const QuantSpec& spec) {
+  const bool integers = spec.type.kind == CodeKind::kInteger || spec.type.kind == CodeKind::kAuto8;
+  switch (method.method) {
+    case CalibrationMethod::kEntropy:
+    case CalibrationMethod::kL2Greedy:
+      if (integers) return absl::OkStatus();
+      return absl::InvalidArgumentError(absl::StrCat("method ", MethodName(method.method),
+                                                     " counts equal steps, which ", spec.type.Name(),
+                                                     " does not have; use minmax or mse"));
+    case CalibrationMethod::kLsq:
+    case CalibrationMethod::kLsqPlus:
+      if (integers && spec.scheme == QuantScheme::kSymmetric) return absl::OkStatus();
+      return absl::InvalidArgumentError(absl::StrCat("method ", MethodName(method.method),
+                                                     " gives the scale of a symmetric integer quantizer; ask for the "
+                                                     "symmetric scheme and an integer type"));
+    default:
+      return absl::OkStatus();
+  }
 }
 
 bool NeedsHistogram(CalibrationMethod method) { return method != CalibrationMethod::kMinMax; }
