@@ -23,8 +23,7 @@ absl::Status InvalidLayer(absl::string_view layer, absl::string_view what) {
 template <typename Entry>
 void AddEntries(absl::Span<const Entry> entries, size_t count, Entry usual, int before,
                 google::protobuf::RepeatedField<Entry>* column) {
-  const bool all_usual =
-      std::all_of(entries.begin(), entries.end(), [usual](Entry entry) { return entry == usual; });
+  const bool all_usual = std::all_of(entries.begin(), entries.end(), [usual](Entry entry) { return entry == usual; });
   if (column->empty()) {
     if (all_usual) return;
     column->Resize(before, usual);
@@ -75,7 +74,8 @@ absl::Status StepEncoder::Order(absl::Span<const StepLayer> layers, Infos infos)
 }
 
 absl::StatusOr<EncodedStep> StepEncoder::Encode(absl::Span<const StepLayer> layers, Infos infos, double weight) {
-  if (!(weight > 0)) return InvalidField("weight", absl::StrCat("the gradients' weight is ", weight, "; it must be > 0"));
+  if (!(weight > 0))
+    return InvalidField("weight", absl::StrCat("the gradients' weight is ", weight, "; it must be > 0"));
   if (absl::Status status = Order(layers, infos); !status.ok()) return status;
   values_ = 0;
   EncodedStep step;

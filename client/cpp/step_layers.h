@@ -17,7 +17,7 @@ namespace calib::client {
 // A layer that takes part in synchronous steps, or is left out of them. Immutable.
 struct StepLayerInfo {
   std::string name;
-  uint32_t number = 0;  // of those that are not left out
+  uint32_t number = 0;    // of those that are not left out
   bool left_out = false;  // skipped or passive
   ObserverKind kind = ObserverKind::kPassive;
   ReferenceRule rule = ReferenceRule::kMegengine;  // of a reference histogram

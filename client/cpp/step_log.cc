@@ -163,8 +163,8 @@ absl::Status StepLog::OnGrids(const v1::StepGrids& grids) {
   const size_t asked = static_cast<size_t>(grids.grid_size());
   if (asked != entry.encoded.values->size()) {
     return absl::InternalError(absl::StrCat("the server contradicts itself, which is a bug in it: it sent ", asked,
-                                            " grids for ", entry.encoded.values->size(), " reference histograms of step ",
-                                            grids.step()));
+                                            " grids for ", entry.encoded.values->size(),
+                                            " reference histograms of step ", grids.step()));
   }
   layers_accepted_ = std::max(layers_accepted_, entry.encoded.layers_used);
   entry.grids = std::make_shared<v1::StepGrids>(grids);

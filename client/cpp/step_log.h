@@ -24,9 +24,9 @@ struct StepLayout {
     size_t position = 0;  // among the caller's layers
     uint32_t rows = 0;
   };
-  std::vector<Part> parts;     // in the order of the message: layers of `statistics`, then those of `gradients`
+  std::vector<Part> parts;  // in the order of the message: layers of `statistics`, then those of `gradients`
   size_t statistics_parts = 0;
-  size_t layers = 0;           // the caller's, those left out included
+  size_t layers = 0;  // the caller's, those left out included
 };
 
 // Values of a layer with a reference histogram, kept to be counted on a grid.
@@ -53,7 +53,7 @@ struct StepTicket {
   std::vector<std::shared_ptr<const StepLayerInfo>> layers;  // the caller's
   StepLayout layout;
   bool answered = false;
-  absl::Status status;                           // once answered; OK: there is a result
+  absl::Status status;  // once answered; OK: there is a result
   std::shared_ptr<const v1::StepResult> result;
 };
 
@@ -182,9 +182,9 @@ class StepLog {
   uint64_t layers_refused_ = 0;
   absl::Status layers_refusal_;
 
-  Entries entries_;                 // by step
-  std::set<uint64_t> due_;          // steps with something to send
-  std::set<uint64_t> to_count_;     // steps with values to count that nobody counts yet
+  Entries entries_;              // by step
+  std::set<uint64_t> due_;       // steps with something to send
+  std::set<uint64_t> to_count_;  // steps with values to count that nobody counts yet
   size_t kept_bytes_ = 0;
   uint64_t next_step_ = 1;
   absl::Status news_;

@@ -49,8 +49,8 @@ bool Fits(const v1::StepResult& message, const StepLayout& layout) {
 absl::StatusOr<StepResult> DecodeStepResult(const std::shared_ptr<const v1::StepResult>& message,
                                             const StepLayout& layout) {
   if (!Fits(*message, layout)) {
-    return absl::InternalError(absl::StrCat("the result of step ", message->step(),
-                                            " does not fit what this rank contributed to it"));
+    return absl::InternalError(
+        absl::StrCat("the result of step ", message->step(), " does not fit what this rank contributed to it"));
   }
   StepResult result;
   result.step = message->step();

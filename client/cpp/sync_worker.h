@@ -92,8 +92,8 @@ struct StepResult {
   uint64_t step = 0;
   uint64_t world_epoch = 0;
   uint32_t world_size = 0;
-  uint32_t ranks = 0;    // that contributed; less than world_size when the step was closed without some
-  bool counted = false;  // this rank's part was; false when it came late
+  uint32_t ranks = 0;                   // that contributed; less than world_size when the step was closed without some
+  bool counted = false;                 // this rank's part was; false when it came late
   std::vector<StepLayerResult> layers;  // in the order of the contribution's
   std::shared_ptr<const void> memory;
 };
