@@ -41,6 +41,7 @@ void StepLog::Add(uint64_t step, EncodedStep encoded, std::shared_ptr<StepTicket
   Entry& entry = entries_[step];
   entry.encoded = std::move(encoded);
   entry.ticket = std::move(ticket);
+  entry.epoch = world_.epoch;
   due_.insert(step);
   AdvanceNextStep();
 }
@@ -60,60 +61,29 @@ absl::Status StepLog::news(bool any_error) const {
                    {{"rank", absl::StrCat(rank_)}, {"world_epoch", absl::StrCat(world_.epoch)}});
 }
 
-void StepLog::TakeWorldNews() {
-  if (IsWorldChange(news_)) news_ = absl::OkStatus();
-}
-
-void StepLog::Answer(Entry* entry, const absl::Status& status) {
-  if (!status.ok() && !IsWorldChange(news_)) news_ = status;
-  entry->ticket->answered = true;
-  entry->ticket->status = status;
-  on_change_(*entry->ticket);
-}
-
-StepLog::Entries::iterator StepLog::Drop(Entries::iterator entry, const absl::Status& status) {
-  if (!entry->second.ticket->answered) Answer(&entry->second, status);
-  next_step_ = std::min(next_step_, entry->first);
-  return Erase(entry);
-}
-
-StepLog::Entries::iterator StepLog::Erase(Entries::iterator entry) {
-  kept_bytes_ -= entry->second.encoded.bytes;
-  due_.erase(entry->first);
-  to_count_.erase(entry->first);
-  return entries_.erase(entry);
-}
-
-void StepLog::ForgetDurable() {
-  settled_ = settled_ || durable_ + 1 >= next_step_;
-  auto entry = entries_.begin();
-  while (entry != entries_.end() && entry->first <= durable_) {
-    if (!entry->second.ticket->answered) {
-      ++entry;
-      continue;
-    }
-    next_step_ = std::max(next_step_, entry->first + 1);
-    entry = Erase(entry);
-  }
-  AdvanceNextStep();
-}
-
 void StepLog::TakeWorld(const StepWorld& world) {
-  if (world == world_) return;
-  const bool changed = world_.epoch != 0;
+  const bool first = world_.epoch == 0;
+  const bool changed = !first && world != world_;
+  // What was folded without this rank in the world was no matter of its own.
+  if (changed && rank_ >= world_.size && rank_ < world.size) next_step_ = std::max(next_step_, folded_ + 1);
   world_ = world;
-  if (!changed) return;
   uint64_t lowest = next_step_;
+  bool dropping = false;
   for (auto entry = entries_.upper_bound(folded_); entry != entries_.end(); ++entry) {
+    if (entry->second.epoch == world.epoch) continue;
     lowest = std::min(lowest, entry->first);
+    dropping = true;
   }
+  if (!changed && !dropping) return;
   const absl::Status stale = MakeError(
       v1::ERROR_REASON_WORLD_EPOCH_STALE,
       absl::StrCat("the world has ", world.size, " ranks now (epoch ", world.epoch,
                    ") and what was given for open steps was dropped: contribute anew from step ", lowest, " on"),
       {{"world_epoch", absl::StrCat(world.epoch)}, {"expected", absl::StrCat(lowest)}});
   news_ = stale;
-  for (auto entry = entries_.upper_bound(folded_); entry != entries_.end();) entry = Drop(entry, stale);
+  for (auto entry = entries_.upper_bound(folded_); entry != entries_.end();) {
+    entry = entry->second.epoch == world.epoch ? std::next(entry) : Drop(entry, stale);
+  }
 }
 
 bool StepLog::HasOpen() const {

@@ -67,8 +67,8 @@ struct StepTicket {
 // or it is dropped: refused, or the world changed. Invariants:
 //   - A step has one contribution at a time, and every contribution is for the world of the last Welcome or World; older
 //     ones are kept only when their step is folded.
-//   - Each is sent once a stream, in step order: after a Welcome those above its folded_step, because they are lost, and
-//     those that are open, because their answers are.
+//   - Each is sent once a stream, in step order and within the window: after a Welcome those above its folded_step,
+//     because they are lost (there may be more of them than a window), and those that are open, because their answers are.
 //   - What is answered is dropped in one case alone: it was lost with a server before it was durable, and the world changed
 //     then. The caller has to hear of it, and of every drop, before he contributes again: news() tells.
 //   - next_step() is the lowest step that has no contribution and needs one.
@@ -88,8 +88,8 @@ class StepLog {
   // --- Contributions.
 
   uint64_t next_step() const { return next_step_; }
-  // Whether `step` may be contributed to already, with this window.
-  bool IsInWindow(uint64_t step, uint32_t window) const { return step <= folded_ || step - folded_ <= window; }
+  // Whether `step` may be contributed to already, by the session's window.
+  bool IsInWindow(uint64_t step) const { return step <= folded_ || step - folded_ <= window_; }
   // The ticket of a step that has a contribution; null without.
   std::shared_ptr<StepTicket> Find(uint64_t step) const;
   // Takes a contribution. REQUIRES: step > 0, Find(step) is null, encoded since the last change of layers_refused().
@@ -124,7 +124,9 @@ class StepLog {
   // The next message to send, which counts as sent from now on; null when there is none. It stays unchanged as long as the
   // stream lives.
   std::shared_ptr<const v1::ObserveRequest> NextMessage();
-  bool HasMessage() const { return open_ && (registered_ < layers_.size() || !due_.empty()); }
+  bool HasMessage() const {
+    return open_ && (registered_ < layers_.size() || (!due_.empty() && IsInWindow(*due_.begin())));
+  }
 
   // --- Counting.
 
@@ -156,6 +158,7 @@ class StepLog {
   struct Entry {
     EncodedStep encoded;
     std::shared_ptr<StepTicket> ticket;
+    uint64_t epoch = 0;                          // of the world that it was made for
     bool sent = false;                           // on this stream
     std::shared_ptr<const v1::StepGrids> grids;  // asked for on this stream
     std::shared_ptr<v1::ObserveRequest> counts;  // made last, with their grids
@@ -163,6 +166,7 @@ class StepLog {
   };
   using Entries = std::map<uint64_t, Entry>;
 
+  // Drops what is open and of another world, or was answered and is lost.
   void TakeWorld(const StepWorld& world);
   void Answer(Entry* entry, const absl::Status& status);
   // Takes the contribution away; whoever waits gets `status`.
@@ -193,6 +197,7 @@ class StepLog {
   bool welcomed_ = false;
   bool settled_ = false;
   StepWorld world_;
+  uint32_t window_ = 1;
   uint64_t folded_ = 0, durable_ = 0;
 };
 

@@ -38,9 +38,11 @@ absl::Status StepLog::OnWelcome(const v1::Welcome& welcome) {
                      "the server knows no synchronous steps of this session: create one with synchronous steps");
   }
   const StepWorld world = {welcome.world().epoch(), welcome.world().size()};
-  if (welcome.durable_step() > welcome.folded_step() || world.epoch == 0) {
+  if (welcome.durable_step() > welcome.folded_step() || world.epoch == 0 ||
+      welcome.config().synchronous().window() == 0) {
     return ServerError(absl::StrCat("Welcome says folded step ", welcome.folded_step(), ", durable step ",
-                                    welcome.durable_step(), ", world epoch ", world.epoch));
+                                    welcome.durable_step(), ", world epoch ", world.epoch, ", window ",
+                                    welcome.config().synchronous().window()));
   }
   if (welcome.durable_step() < durable_ || world.epoch < world_.epoch) {
     return absl::DataLossError(
@@ -49,6 +51,7 @@ absl::Status StepLog::OnWelcome(const v1::Welcome& welcome) {
                      "; the session's results lack what it lost: collect again in a new session"));
   }
   if (!settled_) next_step_ = welcome.folded_step() + 1;
+  window_ = welcome.config().synchronous().window();
   folded_ = welcome.folded_step();
   durable_ = welcome.durable_step();
   OnStreamEnd();
@@ -128,6 +131,9 @@ StepLog::AfterRefusal StepLog::OnRefusal(const v1::Refusal& refusal, absl::Statu
         Resend(found->first, &entry);
       }
       return AfterRefusal::kGoOn;
+    case v1::ERROR_REASON_REFERENCE_GRID_MISMATCH:
+      // Of counts that were on their way while the server asked for others: another rank had contributed anew.
+      return AfterRefusal::kGoOn;
     case v1::ERROR_REASON_STEP_OUT_OF_WINDOW:
       if (const uint64_t expected = ExpectedStep(status); expected > found->first) {
         folded_ = std::max(folded_, expected - 1);
@@ -176,9 +182,8 @@ void StepLog::Resend(uint64_t step, Entry* entry) {
 }
 
 std::shared_ptr<const v1::ObserveRequest> StepLog::NextMessage() {
-  if (!open_) return nullptr;
+  if (!HasMessage()) return nullptr;
   if (registered_ < layers_.size()) return NextRegistration();
-  if (due_.empty()) return nullptr;
   const uint64_t step = *due_.begin();
   Entry& entry = entries_.at(step);
   if (!entry.sent) {

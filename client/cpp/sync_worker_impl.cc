@@ -162,7 +162,7 @@ absl::StatusOr<uint64_t> SyncWorkerImpl::WaitForRoom(const Beginning& beginning,
     }
     if (log_.layers_refused() != beginning.layers_refused) return log_.layers_refusal();
     const uint64_t step = options.step == 0 ? log_.next_step() : options.step;
-    const bool in_window = log_.IsInWindow(step, config_->synchronous->window);
+    const bool in_window = log_.IsInWindow(step);
     const bool fits = log_.empty() || log_.kept_bytes() + bytes <= options_.kept_bytes;
     if (in_window && fits) return step;
     if (options.cancel.stop_requested()) return absl::CancelledError("cancelled; nothing was contributed");

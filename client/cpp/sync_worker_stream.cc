@@ -229,8 +229,6 @@ bool SyncWorkerImpl::TakeResponse(v1::ObserveResponse* response) {
       switch (log_.OnRefusal(response->refusal(), &status)) {
         case StepLog::AfterRefusal::kGoOn:
           status = absl::OkStatus();
-          // Something may have to be sent again.
-          if (log_.HasMessage()) stream_wake_.Signal();
           break;
         case StepLog::AfterRefusal::kReopen:
           stream_problem_ = status;
@@ -243,6 +241,8 @@ bool SyncWorkerImpl::TakeResponse(v1::ObserveResponse* response) {
       break;  // from a newer server
   }
   if (!status.ok()) End(status);
+  // What has to be sent again, and, when more of it is than a window, what there is room for now.
+  if (!writing_ && log_.HasMessage()) stream_wake_.Signal();
   return status.ok();
 }
 

@@ -48,10 +48,19 @@ v1::TensorChunk MakeChunk(const TensorView& tensor, size_t begin, size_t size) {
   return chunk;
 }
 
-// The observer whose data is sent; unset for skipped and passive layers, which take none.
-std::optional<ObserverConfig> CollectedAs(const SessionConfig& config, absl::string_view layer) {
+// The observer whose data is sent; unset for skipped and passive layers, which take none. STEP_REQUIRED when the layer takes
+// synchronous steps alone.
+absl::StatusOr<std::optional<ObserverConfig>> CollectedAs(const SessionConfig& config, absl::string_view layer) {
   const std::optional<ObserverConfig> observer = config.rules.Match(layer);
-  return observer.has_value() && observer->kind == ObserverKind::kPassive ? std::nullopt : observer;
+  if (!observer.has_value() || observer->kind == ObserverKind::kPassive) return std::optional<ObserverConfig>();
+  if (config.synchronous.has_value() && NeedsSteps(observer->kind)) {
+    return MakeError(
+        v1::ERROR_REASON_STEP_REQUIRED,
+        absl::StrCat("layer \"", layer, "\" has an observer of kind ", ObserverKindName(observer->kind),
+                     ", which takes synchronous steps alone in this session: contribute to them as a rank"),
+        {{"layer", std::string(layer)}});
+  }
+  return observer;
 }
 
 }  // namespace
@@ -104,7 +113,9 @@ absl::Status Worker::Impl::Observe(absl::string_view layer, const TensorView& te
       idle_observers_.pop_back();
     }
   }
-  const std::optional<ObserverConfig> observer_config = CollectedAs(*config, layer);
+  const absl::StatusOr<std::optional<ObserverConfig>> collected = CollectedAs(*config, layer);
+  if (!collected.ok()) return collected.status();
+  const std::optional<ObserverConfig>& observer_config = *collected;
   if (observer_config.has_value() && DependsOnOrder(observer_config->kind)) {
     return ObserveStep(layer, *observer_config, tensor);
   }
@@ -133,7 +144,9 @@ absl::Status Worker::Impl::SendRaw(absl::string_view layer, const TensorView& te
     if (absl::Status status = Usable(); !status.ok()) return status;
     config = &*config_;
   }
-  const std::optional<ObserverConfig> observer = CollectedAs(*config, layer);
+  const absl::StatusOr<std::optional<ObserverConfig>> collected = CollectedAs(*config, layer);
+  if (!collected.ok()) return collected.status();
+  const std::optional<ObserverConfig>& observer = *collected;
   if (!observer.has_value()) return absl::OkStatus();
   if (DependsOnOrder(observer->kind)) return ObserveStep(layer, *observer, tensor);
   const absl::StatusOr<TensorLayout> layout = FindLayout(tensor, observer->channel_axis);
