@@ -25,18 +25,12 @@ struct Data {
 };
 
 Data DataOf(const ChannelStatistics& channel) {
-  Data data{.range = channel.range};
+  Data data{.range = channel.ObservedRange()};
   if (channel.range.empty()) return data;
   data.negative = channel.range.min < 0;
   if (channel.histogram.has_value()) data.model.emplace(channel);
-  if (channel.ema.has_value()) {
-    data.range.min = channel.ema->min;
-    data.range.max = channel.ema->max;
-  }
   if (channel.reference.has_value()) {
     data.reference = &*channel.reference;
-    data.range.min = data.reference->range().min;
-    data.range.max = data.reference->range().max;
     data.model = ModelOf(*data.reference);
   }
   return data;
@@ -88,7 +82,7 @@ void AddData(const Data& data, const MethodSpec& method, const QuantSpec& spec, 
 // All channels of an observer without histograms as one.
 Data MergedRanges(const std::vector<ChannelStatistics>& channels) {
   Data merged;
-  for (const ChannelStatistics& channel : channels) merged.range.Merge(DataOf(channel).range);
+  for (const ChannelStatistics& channel : channels) merged.range.Merge(channel.ObservedRange());
   return merged;
 }
 
@@ -210,6 +204,26 @@ absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const 
   if (!merged.ok()) return merged.status();
   AddData(DataOf(*merged), method, result.spec, &result);
   return result;
+}
+
+std::vector<QParams> MinMaxParams(const LayerStatistics& statistics, const QuantSpec& spec) {
+  const std::vector<ChannelStatistics>& channels = statistics.channels();
+  if (CheckCalibrate(statistics, {CalibrationMethod::kMinMax}, spec) != CalibrateError::kNone) return {};
+  if (statistics.config().kind == ObserverKind::kPassive) return PassiveParams(statistics, spec).params;
+  if (statistics.config().kind == ObserverKind::kLearned) return LearnedQParams(statistics);
+  float least = 0;
+  for (const ChannelStatistics& channel : channels) {
+    if (!channel.range.empty()) least = std::min(least, channel.range.min);
+  }
+  const QuantRules rules = *ResolveSpec(ResolveAuto(spec, least));
+  if (spec.granularity != QuantGranularity::kPerChannel && channels.size() != 1) {
+    return {ParamsForRange(rules, MinMaxRange(MergedRanges(channels).range))};
+  }
+  std::vector<QParams> params;
+  for (const ChannelStatistics& channel : channels) {
+    params.push_back(ParamsForRange(rules, channel.range.empty() ? ClipRange{} : MinMaxRange(channel.ObservedRange())));
+  }
+  return params;
 }
 
 }  // namespace calib

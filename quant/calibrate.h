@@ -37,6 +37,9 @@ struct LayerQParams {
 absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method,
                                        const QuantSpec& spec);
 
+// The parameters that Calibrate gives for method minmax, without the rest; none where it would fail. Cheap: O(channels).
+std::vector<QParams> MinMaxParams(const LayerStatistics& statistics, const QuantSpec& spec);
+
 // Why Calibrate would fail.
 enum class CalibrateError { kNone, kMethodInvalid, kSpecInvalid, kLayerEmpty, kNeedsHistogram, kNotPerChannel };
 CalibrateError CheckCalibrate(const LayerStatistics& statistics, const MethodSpec& method, const QuantSpec& spec);

@@ -25,6 +25,20 @@ ChannelStatistics ChannelStatistics::Empty(const ObserverConfig& config) {
   return empty;
 }
 
+Range ChannelStatistics::ObservedRange() const {
+  Range observed = range;
+  if (range.empty()) return observed;
+  if (ema.has_value()) {
+    observed.min = ema->min;
+    observed.max = ema->max;
+  }
+  if (reference.has_value()) {
+    observed.min = reference->range().min;
+    observed.max = reference->range().max;
+  }
+  return observed;
+}
+
 absl::Status ChannelStatistics::CheckMerge(const ChannelStatistics& other) const {
   for (const ChannelStatistics* const side : {this, &other}) {
     if (side->ema.has_value() || side->reference.has_value() || side->passive.has_value()) {

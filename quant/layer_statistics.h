@@ -34,6 +34,10 @@ struct ChannelStatistics {
   std::optional<QParams> passive;               // kPassive, once set
   HeapOptional<LearnedState> learned;           // kLearned, once initialized; no part of merging
 
+  // The extremes that the observer answers with: averaged (kEma), as the framework keeps them (kReferenceHistogram), or
+  // those of the data; and the data's counts.
+  Range ObservedRange() const;
+
   // OUT_OF_RANGE on overflow, INVALID_ARGUMENT when one has a histogram and the other none, on a coarser one, and when
   // either is no statistic that merges.
   absl::Status CheckMerge(const ChannelStatistics& other) const;
@@ -87,6 +91,8 @@ class LayerStatistics {
 
   // Bytes of memory that this takes, itself included.
   size_t MemoryBytes() const;
+
+  friend bool operator==(const LayerStatistics&, const LayerStatistics&) = default;
 
  private:
   ObserverConfig config_;

@@ -104,6 +104,8 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
   add.Count("--max-calls", &options.grpc.max_calls, "Unary calls open at once");
   add.Count("--max-streams-per-connection", &options.grpc.max_streams_per_connection, "Calls open on one connection");
   constexpr uint64_t kAny = std::numeric_limits<int64_t>::max();
+  add.Bytes("--max-step-bytes", &limits.max_step_bytes, 1 << 20, kAny,
+            "Memory for the open synchronous steps of one session");
   add.Bytes("--max-state-bytes", &limits.max_state_bytes, 1 << 20, kAny, "Memory for the statistics of all sessions");
   add.Bytes("--max-message-bytes", &options.grpc.max_message_bytes, 4 << 20, 1 << 30, "Largest message and answer");
   add.Bytes("--max-read-bytes", &options.grpc.max_read_bytes, 1 << 20, kAny, "Messages that wait to be processed");

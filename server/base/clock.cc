@@ -1,5 +1,7 @@
 #include "server/base/clock.h"
 
+#include <chrono>
+
 #include "absl/time/clock.h"
 
 namespace calib::server {
@@ -8,6 +10,9 @@ namespace {
 class SystemClock : public Clock {
  public:
   absl::Time Now() const override { return absl::Now(); }
+  absl::Duration Elapsed() const override {
+    return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+  }
 };
 
 }  // namespace

@@ -5,11 +5,14 @@
 
 namespace calib::server {
 
-// Wall time for what people read, such as creation times. Thread-safe.
+// Time. Thread-safe.
 class Clock {
  public:
   virtual ~Clock() = default;
+  // Wall time for what people read, such as creation times.
   virtual absl::Time Now() const = 0;
+  // Time since some moment, for deadlines: it never goes back.
+  virtual absl::Duration Elapsed() const = 0;
 
   // The system's clock; lives for ever.
   static const Clock* System();

@@ -26,6 +26,13 @@ struct Counters {
   Counter statistics_bytes{0};               // of Update messages with statistics
   std::array<Counter, kReasons> refusals{};  // updates and registrations refused, by ErrorReason
 
+  // Synchronous steps.
+  Counter steps_folded{0};
+  Counter partial_steps{0};
+  Counter failed_steps{0};
+  Counter late_contributions{0};
+  Counter repeated_contributions{0};
+
   // Durability.
   Counter checkpoints{0};  // commits of one session
   Counter checkpoint_failures{0};

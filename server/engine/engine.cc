@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "proto/codec/error.h"
 #include "server/engine/checkpointer.h"
+#include "server/engine/step_timer.h"
 #include "server/engine/validate.h"
 
 namespace calib::server {
@@ -50,6 +51,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   }
   engine->checkpointer_ = std::make_unique<Checkpointer>(options.checkpoint_interval,
                                                          [raw = engine.get()] { raw->Checkpoint().IgnoreError(); });
+  engine->step_timer_ =
+      std::make_unique<StepTimer>(options.clock, [raw = engine.get()](const std::shared_ptr<Session>& session) {
+        raw->NoteStep(session, session->ExpireSteps(raw->options_.clock->Elapsed()));
+      });
   return engine;
 }
 
@@ -196,6 +201,12 @@ void Engine::RemoveStream(uint64_t stream) {
 
 void Engine::NoteIngested(uint64_t bytes_since_cut) {
   if (bytes_since_cut >= options_.checkpoint_bytes) checkpointer_->Request();
+}
+
+void Engine::NoteStep(const std::shared_ptr<Session>& session, Session::StepOutcome outcome) {
+  outcome.notices.Deliver();
+  if (outcome.deadline.has_value()) step_timer_->Set(session, *outcome.deadline);
+  NoteIngested(outcome.bytes_since_cut);
 }
 
 }  // namespace calib::server

@@ -24,6 +24,7 @@
 namespace calib::server {
 
 class Checkpointer;
+class StepTimer;
 
 struct EngineOptions {
   Limits limits;
@@ -90,6 +91,8 @@ class Engine {
   void RemoveStream(uint64_t stream) ABSL_LOCKS_EXCLUDED(mutex_);
   // A session took in this many bytes since its last cut; asks for a checkpoint when they are enough.
   void NoteIngested(uint64_t bytes_since_cut);
+  // Delivers what came of a step message, and sees to its deadline.
+  void NoteStep(const std::shared_ptr<Session>& session, Session::StepOutcome outcome);
 
  private:
   Engine(const EngineOptions& options, std::unique_ptr<Store> store);
@@ -114,7 +117,9 @@ class Engine {
   uint64_t next_stream_ ABSL_GUARDED_BY(mutex_) = 1;
   absl::Status store_status_ ABSL_GUARDED_BY(mutex_);
 
-  std::unique_ptr<Checkpointer> checkpointer_;  // stops first
+  // Their threads stop first.
+  std::unique_ptr<Checkpointer> checkpointer_;
+  std::unique_ptr<StepTimer> step_timer_;
 };
 
 }  // namespace calib::server

@@ -16,6 +16,7 @@ struct Limits {
   size_t max_workers = 100000;            // --max-workers, of one session
   size_t max_toggles = 1000;              // --max-toggles, globs of one session that were switched on or off
   size_t max_streams = 10000;             // --max-streams, open at once
+  uint64_t max_step_bytes = 256 << 20;    // --max-step-bytes, open synchronous steps of one session
   uint64_t max_state_bytes = 8ull << 30;  // --max-state-bytes, statistics of all sessions; may be passed by one update
 };
 

@@ -13,6 +13,7 @@
 #include "server/engine/validate.h"
 
 namespace calib::server {
+
 absl::StatusOr<std::unique_ptr<ObserveStream>> ObserveStream::Open(Engine* engine, const v1::Open& open,
                                                                    std::shared_ptr<StreamListener> listener) {
   if (absl::Status status = ValidateWorkerId(open.worker_id()); !status.ok()) return status;
@@ -21,23 +22,29 @@ absl::StatusOr<std::unique_ptr<ObserveStream>> ObserveStream::Open(Engine* engin
   if (!session.ok()) return session.status();
   const absl::StatusOr<uint64_t> id = engine->AddStream(listener);
   if (!id.ok()) return id.status();
+  const std::optional<uint32_t> rank = open.has_rank() ? std::optional<uint32_t>(open.rank()) : std::nullopt;
   const absl::StatusOr<Session::OpenResult> opened =
-      (*session)->OpenStream(open.worker_id(), open.display_name(), std::move(listener));
+      (*session)->OpenStream(open.worker_id(), open.display_name(), rank, std::move(listener));
   if (!opened.ok()) {
     engine->RemoveStream(*id);
     return opened.status();
   }
-  return std::unique_ptr<ObserveStream>(new ObserveStream(engine, *id, *std::move(session), *opened));
+  return std::unique_ptr<ObserveStream>(new ObserveStream(engine, *id, *std::move(session), *opened, rank));
 }
 
 ObserveStream::ObserveStream(Engine* engine, uint64_t id, std::shared_ptr<Session> session,
-                             const Session::OpenResult& opened)
-    : engine_(engine), id_(id), session_(std::move(session)), worker_(opened.worker) {
+                             const Session::OpenResult& opened, std::optional<uint32_t> rank)
+    : engine_(engine), id_(id), session_(std::move(session)), worker_(opened.worker), rank_(rank) {
   welcome_.set_incarnation(opened.incarnation);
   welcome_.set_server_epoch(engine_->server_epoch());
   welcome_.set_applied(opened.progress.applied);
   welcome_.set_durable(opened.progress.durable);
   *welcome_.mutable_config() = EncodeSessionConfig(session_->config());
+  if (opened.world_epoch == 0) return;
+  welcome_.mutable_world()->set_epoch(opened.world_epoch);
+  welcome_.mutable_world()->set_size(opened.world_size);
+  welcome_.set_folded_step(opened.progress.folded_step);
+  welcome_.set_durable_step(opened.progress.durable_step);
 }
 
 ObserveStream::~ObserveStream() { Close(); }
@@ -56,6 +63,12 @@ absl::Status ObserveStream::Handle(const v1::ObserveRequest& request) {
       break;
     case v1::ObserveRequest::kUpdate:
       status = HandleUpdate(request.update());
+      break;
+    case v1::ObserveRequest::kStepContribution:
+      status = HandleContribution(request.step_contribution());
+      break;
+    case v1::ObserveRequest::kStepCounts:
+      status = HandleCounts(request.step_counts());
       break;
     case v1::ObserveRequest::kOpen:
       status = MakeError(v1::ERROR_REASON_STREAM_NOT_OPEN, "Open came a second time; it may come only once, first");
@@ -79,6 +92,7 @@ v1::Refusal ObserveStream::MakeRefusal(const v1::ObserveRequest& request, const 
   v1::Refusal refusal;
   refusal.set_first(request.update().first());
   refusal.set_last(request.update().last());
+  refusal.set_step(request.has_step_counts() ? request.step_counts().step() : request.step_contribution().step());
   refusal.set_applied(session_->GetProgress(worker_).applied);
   refusal.set_code(static_cast<int32_t>(status.code()));
   refusal.set_message(std::string(status.message()));
@@ -94,6 +108,8 @@ v1::Ack ObserveStream::ack() const {
   ack.set_applied(progress.applied);
   ack.set_durable(progress.durable);
   ack.set_values_ignored(values_ignored_);
+  ack.set_folded_step(progress.folded_step);
+  ack.set_durable_step(progress.durable_step);
   return ack;
 }
 
@@ -170,6 +186,15 @@ absl::StatusOr<LayerBinding*> ObserveStream::FindBinding(uint32_t handle) {
   return &binding;
 }
 
+absl::Status ObserveStream::CheckStepless(const LayerBinding& binding) const {
+  if (!session_->config().synchronous.has_value() || !NeedsSteps(binding.observer->kind)) return absl::OkStatus();
+  return MakeError(
+      v1::ERROR_REASON_STEP_REQUIRED,
+      absl::StrCat("layer ", Quoted(binding.name), ": its observer (", ObserverKindName(binding.observer->kind),
+                   ") takes synchronous steps alone in this session; contribute it to a step"),
+      {{"layer", binding.name}, {"session", session_->name()}});
+}
+
 absl::Status ObserveStream::NameLayer(const absl::Status& status) const {
   const std::optional<v1::ErrorInfo> info = GetErrorInfo(status);
   if (!info.has_value()) return status;
@@ -186,7 +211,9 @@ absl::Status ObserveStream::NameLayer(const absl::Status& status) const {
 absl::Status ObserveStream::HandleStatistics(const v1::Update& update) {
   const v1::StatisticsBatch& batch = update.statistics();
   for (const uint32_t handle : batch.layer()) {
-    if (const auto binding = FindBinding(handle); !binding.ok()) return binding.status();
+    const auto binding = FindBinding(handle);
+    if (!binding.ok()) return binding.status();
+    if (absl::Status status = CheckStepless(**binding); !status.ok()) return status;
   }
   absl::Status status = reader_.Decode(batch, [&](uint32_t handle) { return bindings_[handle].observer->kind; });
   if (!status.ok()) return NameLayer(status);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <unordered_set>
 
@@ -36,7 +37,7 @@ class ObserveStream {
 
   const v1::Welcome& welcome() const { return welcome_; }
 
-  // Takes a RegisterLayers or an Update. OK: applied, or a repetition. An error for which EndsStream holds
+  // Takes a RegisterLayers, an Update, or a rank's part of a synchronous step. OK: applied, taken, or a repetition. An error for which EndsStream holds
   // (WORKER_FENCED, SESSION_DELETED, STREAM_NOT_OPEN: a second Open, an empty message) must end the stream; every other
   // error is a refusal: nothing of the message was applied, and MakeRefusal() words it for the client.
   //
@@ -54,9 +55,16 @@ class ObserveStream {
   void Close();
 
  private:
-  ObserveStream(Engine* engine, uint64_t id, std::shared_ptr<Session> session, const Session::OpenResult& opened);
+  ObserveStream(Engine* engine, uint64_t id, std::shared_ptr<Session> session, const Session::OpenResult& opened,
+                std::optional<uint32_t> rank);
 
   absl::Status HandleRegister(const v1::RegisterLayers& request);
+  // Synchronous steps. (observe_stream_step.cc)
+  absl::Status HandleContribution(const v1::StepContribution& contribution);
+  absl::Status HandleCounts(const v1::StepCounts& counts);
+  absl::Status DecodeObserved(const v1::StatisticsBatch& batch, StepUpdate* update);
+  absl::Status DecodeGradients(const v1::GradientBatch& batch, StepUpdate* update);
+  StepSender sender() const { return {worker_, welcome_.incarnation(), rank_}; }
   absl::Status HandleUpdate(const v1::Update& update);
   absl::Status HandleStatistics(const v1::Update& update);
   absl::Status HandleTensor(const v1::Update& update);
@@ -66,6 +74,8 @@ class ObserveStream {
   absl::Status CheckAxis(const v1::TensorChunk& chunk, const LayerBinding& binding) const;
   absl::Status Apply(const v1::Update& update);
   absl::StatusOr<LayerBinding*> FindBinding(uint32_t handle);
+  // STEP_REQUIRED when the layer takes synchronous steps alone.
+  absl::Status CheckStepless(const LayerBinding& binding) const;
   // An error about a handle, with the name that the handle stands for.
   absl::Status NameLayer(const absl::Status& status) const;
 
@@ -73,6 +83,7 @@ class ObserveStream {
   const uint64_t id_;  // of the engine
   const std::shared_ptr<Session> session_;
   const uint32_t worker_;
+  const std::optional<uint32_t> rank_;
   v1::Welcome welcome_;
   bool closed_ = false;
   std::deque<LayerBinding> bindings_;           // by handle

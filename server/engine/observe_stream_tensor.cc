@@ -25,6 +25,7 @@ absl::Status ObserveStream::HandleTensor(const v1::Update& update) {
   const v1::TensorChunk& chunk = update.tensor();
   const absl::StatusOr<LayerBinding*> binding = FindBinding(chunk.layer());
   if (!binding.ok()) return binding.status();
+  if (absl::Status status = CheckStepless(**binding); !status.ok()) return status;
   const absl::StatusOr<TensorView> tensor = DecodeTensorChunk(chunk);
   if (!tensor.ok()) return tensor.status();
   if (absl::Status status = CheckAxis(chunk, **binding); !status.ok()) return status;

@@ -36,14 +36,19 @@ Session::Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limi
     }
     Account(layer);
   }
+  if (!config_.synchronous.has_value()) return;
+  steps_.emplace(*config_.synchronous, std::move(record_.steps));
+  cut_step_ = durable_step_ = steps_->record().folded_step;
 }
 
-absl::Status Session::Seal() {
+absl::Status Session::Seal(Notices* notices) {
   MutexLock lock(&mutex_);
   if (deleted_) return DeletedError();
   if (record_.sealed) return absl::OkStatus();
   record_.sealed = true;
   ++version_;
+  if (!steps_.has_value()) return absl::OkStatus();
+  for (const OpenStep& open : steps_->DropOpen()) RefuseStep(open, SealedError(), notices);
   return absl::OkStatus();
 }
 
@@ -51,11 +56,7 @@ absl::StatusOr<uint64_t> Session::SetEnabled(const std::string& pattern, bool en
   if (absl::Status status = CheckPattern("pattern", pattern); !status.ok()) return status;
   MutexLock lock(&mutex_);
   if (deleted_) return DeletedError();
-  if (record_.sealed) {
-    return MakeError(v1::ERROR_REASON_SESSION_SEALED,
-                     absl::StrCat("session ", Quoted(name_), " is sealed; its observers collect nothing any more"),
-                     {{"session", name_}});
-  }
+  if (record_.sealed) return SealedError();
   // What an earlier one of the same pattern said is said anew, and "*" says it of all.
   std::vector<SessionRecord::Toggle> toggles = record_.toggles;
   std::erase_if(toggles,
@@ -105,11 +106,7 @@ absl::Status Session::SetQParams(const std::string& layer, absl::Span<const QPar
   }
   MutexLock lock(&mutex_);
   if (deleted_) return DeletedError();
-  if (record_.sealed) {
-    return MakeError(v1::ERROR_REASON_SESSION_SEALED,
-                     absl::StrCat("session ", Quoted(name_), " is sealed; its results are final"),
-                     {{"session", name_}});
-  }
+  if (record_.sealed) return SealedError();
   auto found = layers_.find(layer);
   if (found == layers_.end() && layers_.size() >= limits_.max_layers) {
     return LimitExceeded(absl::StrCat("session ", Quoted(name_), " would have ", layers_.size() + 1, " layers"),
@@ -131,6 +128,7 @@ Notices Session::MarkDeleted() {
   MutexLock lock(&mutex_);
   if (deleted_) return notices;
   deleted_ = true;
+  if (steps_.has_value()) steps_->DropOpen();  // their layers are gone
   layers.swap(layers_);
   counters_->layers -= static_cast<int64_t>(layers.size());
   counters_->state_bytes -= static_cast<int64_t>(state_bytes_);
@@ -146,6 +144,13 @@ Notices Session::MarkDeleted() {
 absl::Status Session::DeletedError() const {
   return MakeError(v1::ERROR_REASON_SESSION_DELETED, absl::StrCat("session ", Quoted(name_), " was deleted; stop"),
                    {{"session", name_}});
+}
+
+absl::Status Session::SealedError() const {
+  return MakeError(
+      v1::ERROR_REASON_SESSION_SEALED,
+      absl::StrCat("session ", Quoted(name_), " is sealed, its results are final; create a new one for more data"),
+      {{"session", name_}});
 }
 
 bool Session::IsEnabled(absl::string_view layer) const {

@@ -12,11 +12,16 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "calib/v1/observe.pb.h"
 #include "server/base/counters.h"
 #include "server/base/mutex.h"
 #include "server/engine/layer.h"
 #include "server/engine/limits.h"
 #include "server/engine/notices.h"
+#include "server/engine/step_contribution.h"
+#include "server/engine/step_fold.h"
+#include "server/engine/step_window.h"
 #include "server/engine/stream_listener.h"
 #include "server/engine/update.h"
 #include "server/engine/worker.h"
@@ -24,10 +29,19 @@
 
 namespace calib::server {
 
-// How far a worker's updates are.
+// How far a worker's updates and the session's synchronous steps are.
 struct Progress {
   uint64_t applied = 0;
   uint64_t durable = 0;
+  uint64_t folded_step = 0;
+  uint64_t durable_step = 0;
+};
+
+// Who sends messages about synchronous steps.
+struct StepSender {
+  uint32_t worker = 0;  // ordinal
+  uint64_t incarnation = 0;
+  std::optional<uint32_t> rank;
 };
 
 // One calibration job: its layers, its workers, and the rules by which updates are applied exactly once.
@@ -59,11 +73,15 @@ class Session {
     uint32_t worker = 0;  // ordinal
     uint64_t incarnation = 0;
     Progress progress;
+    uint64_t world_epoch = 0;  // 0: the session has no synchronous steps
+    uint32_t world_size = 0;
   };
-  // Registers a stream of a worker and fences its older one, whose listener gets WORKER_FENCED. SESSION_DELETED,
-  // LIMIT_EXCEEDED. A sealed session can be opened: its workers learn from the Welcome what was applied.
+  // Registers a stream of a worker and fences its older one, and another worker's with the same rank, whose listeners get
+  // WORKER_FENCED. SESSION_DELETED, LIMIT_EXCEEDED; with a rank SESSION_NOT_SYNCHRONOUS, RANK_INVALID. A sealed session
+  // can be opened: its workers learn from the Welcome what was applied.
   absl::StatusOr<OpenResult> OpenStream(const std::string& worker_id, const std::string& display_name,
-                                        std::shared_ptr<StreamListener> listener) ABSL_LOCKS_EXCLUDED(mutex_);
+                                        std::optional<uint32_t> rank, std::shared_ptr<StreamListener> listener)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // Forgets the stream's listener, if it is still this incarnation's.
   void CloseStream(uint32_t worker, uint64_t incarnation) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -88,10 +106,39 @@ class Session {
   absl::StatusOr<ReferenceGrid> NextGrid(LayerBinding* binding, const Range& step) ABSL_LOCKS_EXCLUDED(mutex_);
   Progress GetProgress(uint32_t worker) const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // --- Synchronous steps. `now` is on the clock of their deadlines, which never goes back. (session_steps.cc,
+  // session_steps_fold.cc)
+
+  struct StepOutcome {
+    Notices notices;                         // to be delivered
+    std::optional<absl::Duration> deadline;  // when ExpireSteps is due next; unset: it isn't
+    uint64_t bytes_since_cut = 0;
+  };
+  // Takes a rank's part of a step; what is complete then is folded. A part of a folded step is answered again, and counted
+  // among the repeated or late ones. SESSION_DELETED, WORKER_FENCED, SESSION_NOT_SYNCHRONOUS, RANK_INVALID,
+  // WORLD_EPOCH_STALE, STEP_OUT_OF_WINDOW, SESSION_SEALED, CHANNEL_COUNT_CHANGED, LEARNED_NOT_INITIALIZED,
+  // STATISTICS_INCONSISTENT, LIMIT_EXCEEDED: nothing is taken.
+  absl::StatusOr<StepOutcome> Contribute(const StepSender& sender, StepUpdate update, absl::Duration now)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Takes a contributor's counts. Errors as Contribute's about sender, world and window, REFERENCE_GRID_MISMATCH,
+  // HISTOGRAM_INVALID. Counts that are not awaited are passed over.
+  absl::StatusOr<StepOutcome> TakeCounts(const StepSender& sender, const v1::StepCounts& counts, absl::Duration now)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Fails steps, or closes them without those that are missing, if their deadline has passed.
+  StepOutcome ExpireSteps(absl::Duration now) ABSL_LOCKS_EXCLUDED(mutex_);
+  struct WorldChange {
+    uint64_t world_epoch = 0;
+    uint64_t folded_step = 0;
+    Notices notices;  // to be delivered
+  };
+  // Begins a new world of this many ranks and drops open steps. SESSION_DELETED, SESSION_NOT_SYNCHRONOUS, SESSION_SEALED,
+  // WORLD_EPOCH_STALE. REQUIRES: world_size > 0.
+  absl::StatusOr<WorldChange> SetWorld(uint64_t expected_epoch, uint32_t world_size) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // --- Control. (session.cc)
 
-  // No more updates; idempotent. SESSION_DELETED.
-  absl::Status Seal() ABSL_LOCKS_EXCLUDED(mutex_);
+  // No more updates; idempotent. The notices refuse what was given for open steps. SESSION_DELETED.
+  absl::Status Seal(Notices* notices) ABSL_LOCKS_EXCLUDED(mutex_);
   // Switches layers on or off, also those not seen yet; of several patterns that match a layer the last one given
   // decides. Returns the number of layers that match so far. INVALID_FIELD, SESSION_SEALED, SESSION_DELETED,
   // LIMIT_EXCEEDED.
@@ -114,6 +161,11 @@ class Session {
     uint64_t state_bytes = 0;
     uint64_t version = 0;
     bool deleted = false;
+    // Of synchronous steps; record.steps has the rest.
+    uint64_t durable_step = 0;
+    uint32_t open_steps = 0;
+    std::vector<uint32_t> missing_ranks;  // for which the lowest open step waits, if any step is open
+    std::optional<absl::Duration> open_since;
   };
   Summary GetSummary() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -121,6 +173,8 @@ class Session {
     WorkerRecord record;
     uint64_t durable = 0;
     bool connected = false;
+    std::optional<uint32_t> rank;
+    uint64_t step = 0;
   };
   // In id order.
   std::vector<WorkerSummary> GetWorkers() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -166,6 +220,10 @@ class Session {
   };
 
   absl::Status DeletedError() const;
+  absl::Status SealedError() const;
+  absl::Status FencedError(const std::string& worker_id) const;
+  absl::Status NotSynchronousError() const;
+  Progress ProgressOf(const Worker& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether a layer of this name is switched on.
   bool IsEnabled(absl::string_view layer) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Sequencing> Sequence(uint32_t worker, uint64_t incarnation, uint64_t first, uint64_t last) const
@@ -174,8 +232,26 @@ class Session {
   // that is switched off is passed over.
   absl::Status CheckRows(const DecodedUpdate& update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MergeLayer(uint32_t worker, const UpdateRows& rows) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Finds the layer of a binding, if there is one by now, and tells whether its values are to be ignored.
+  absl::Status CheckStateBytes() const;
+  // Finds the layer of a binding, if there is one by now.
+  void FindLayer(LayerBinding* binding) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The same, and whether its values are to be ignored.
   bool IsIgnored(LayerBinding* binding) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Status CheckSender(const StepSender& sender) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Contribute's checks of the data, without a change; then its layers, made where there are none.
+  absl::Status CheckStepUpdate(const StepUpdate& update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BindLayers(StepUpdate* update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Asks for counts and folds, as far as contributions allow.
+  void AdvanceSteps(absl::Duration now, Notices* notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FoldStep(const OpenStep& open, const StepFold& fold, Notices* notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Drops all open steps: the lowest one failed. REQUIRES: there is one.
+  void FailSteps(const absl::Status& status, Notices* notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RefuseStep(const OpenStep& open, const absl::Status& status, Notices* notices) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendStep(uint32_t worker, std::shared_ptr<const v1::ObserveResponse> message, Notices* notices) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   Layer* AddLayer(const std::string& name, LayerStatistics statistics, const QuantSpec& quant_spec)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Brings the counts of memory up to date after a layer changed.
@@ -196,6 +272,10 @@ class Session {
   std::map<std::string, Layer> layers_ ABSL_GUARDED_BY(mutex_);  // nodes never move: bindings point to them
   std::vector<Worker> workers_ ABSL_GUARDED_BY(mutex_);          // by ordinal
   std::map<std::string, uint32_t> worker_ordinals_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint32_t, uint32_t> rank_workers_ ABSL_GUARDED_BY(mutex_);  // the worker whose stream has a rank
+  std::optional<StepWindow> steps_ ABSL_GUARDED_BY(mutex_);            // of a synchronous session
+  uint64_t cut_step_ ABSL_GUARDED_BY(mutex_) = 0;                      // folded_step in the newest cut
+  uint64_t durable_step_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
   uint64_t values_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t state_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

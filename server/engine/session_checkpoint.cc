@@ -12,6 +12,10 @@ std::optional<Session::Cut> Session::TakeCut() {
   bytes_since_cut_ = 0;
   Cut cut{.version = version_};
   cut.checkpoint.session = record_;
+  if (steps_.has_value()) {
+    cut.checkpoint.session.steps = steps_->record();
+    cut_step_ = steps_->record().folded_step;
+  }
   for (Worker& worker : workers_) {
     if (worker.version <= durable_version_) continue;
     worker.cut_applied = worker.record.applied;
@@ -31,9 +35,12 @@ Notices Session::MarkDurable(uint64_t version) {
   Notices notices;
   MutexLock lock(&mutex_);
   durable_version_ = version;
+  const bool steps = cut_step_ > durable_step_;
+  durable_step_ = cut_step_;
   for (Worker& worker : workers_) {
-    if (worker.cut_applied <= worker.durable) continue;
+    const bool updates = worker.cut_applied > worker.durable;
     worker.durable = worker.cut_applied;
+    if (!updates && !(steps && worker.rank.has_value())) continue;
     if (worker.listener != nullptr) notices.Add([listener = worker.listener] { listener->OnDurable(); });
   }
   const auto served = std::stable_partition(waiters_.begin(), waiters_.end(),

@@ -9,13 +9,21 @@ namespace calib::server {
 
 Session::Summary Session::GetSummary() const {
   MutexLock lock(&mutex_);
-  return {.record = record_,
-          .layer_count = layers_.size(),
-          .worker_count = workers_.size(),
-          .values = values_,
-          .state_bytes = state_bytes_,
-          .version = version_,
-          .deleted = deleted_};
+  Summary summary{.record = record_,
+                  .layer_count = layers_.size(),
+                  .worker_count = workers_.size(),
+                  .values = values_,
+                  .state_bytes = state_bytes_,
+                  .version = version_,
+                  .deleted = deleted_,
+                  .durable_step = durable_step_};
+  if (!steps_.has_value()) return summary;
+  summary.record.steps = steps_->record();
+  summary.open_steps = steps_->open_steps();
+  if (summary.open_steps == 0) return summary;
+  summary.missing_ranks = steps_->Lowest()->Missing();
+  summary.open_since = steps_->OpenSince();
+  return summary;
 }
 
 std::vector<Session::WorkerSummary> Session::GetWorkers() const {
@@ -24,7 +32,7 @@ std::vector<Session::WorkerSummary> Session::GetWorkers() const {
   workers.reserve(workers_.size());
   for (const auto& [id, ordinal] : worker_ordinals_) {
     const Worker& worker = workers_[ordinal];
-    workers.push_back({worker.record, worker.durable, worker.listener != nullptr});
+    workers.push_back({worker.record, worker.durable, worker.listener != nullptr, worker.rank, worker.step});
   }
   return workers;
 }

@@ -6,24 +6,28 @@
 #include "server/engine/validate.h"
 
 namespace calib::server {
-namespace {
 
-absl::Status FencedError(const std::string& session, const std::string& worker_id) {
-  return MakeError(v1::ERROR_REASON_WORKER_FENCED,
-                   absl::StrCat("a newer stream of worker ", Quoted(worker_id),
-                                " took over; stop this one, and give each process a worker id of its own"),
-                   {{"session", session}, {"worker_id", worker_id}});
+absl::Status Session::FencedError(const std::string& worker_id) const {
+  return MakeError(
+      v1::ERROR_REASON_WORKER_FENCED,
+      absl::StrCat(
+          "a newer stream of worker ", Quoted(worker_id),
+          ", or of its rank, took over; stop this one, and give each process a worker id and a rank of its own"),
+      {{"session", name_}, {"worker_id", worker_id}});
 }
 
-}  // namespace
-
 absl::StatusOr<Session::OpenResult> Session::OpenStream(const std::string& worker_id, const std::string& display_name,
+                                                        std::optional<uint32_t> rank,
                                                         std::shared_ptr<StreamListener> listener) {
-  std::shared_ptr<StreamListener> fenced;
+  Notices fenced;
   OpenResult result;
   {
     MutexLock lock(&mutex_);
     if (deleted_) return DeletedError();
+    if (rank.has_value()) {
+      if (!steps_.has_value()) return NotSynchronousError();
+      if (absl::Status status = steps_->CheckRank(*rank); !status.ok()) return status;
+    }
     const auto known = worker_ordinals_.find(worker_id);
     if (known == worker_ordinals_.end()) {
       if (workers_.size() >= limits_.max_workers) {
@@ -39,11 +43,35 @@ absl::StatusOr<Session::OpenResult> Session::OpenStream(const std::string& worke
     Worker& worker = workers_[result.worker];
     worker.version = ++version_;
     worker.record.display_name = display_name;
-    result.incarnation = ++worker.record.incarnation;
-    result.progress = {worker.record.applied, worker.durable};
-    fenced = std::exchange(worker.listener, std::move(listener));
+    const auto fence = [&](Worker* older) {
+      ++older->record.incarnation;
+      older->version = version_;
+      if (older->listener == nullptr) return;
+      fenced.Add([listener = std::exchange(older->listener, nullptr), error = FencedError(older->record.id)] {
+        listener->OnEnd(error);
+      });
+    };
+    fence(&worker);
+    if (worker.rank.has_value()) rank_workers_.erase(*worker.rank);
+    worker.rank = rank;
+    worker.step = 0;
+    if (rank.has_value()) {
+      const auto [holder, added] = rank_workers_.emplace(*rank, result.worker);
+      if (!added) {
+        fence(&workers_[holder->second]);
+        workers_[holder->second].rank.reset();
+        holder->second = result.worker;
+      }
+    }
+    worker.listener = std::move(listener);
+    result.incarnation = worker.record.incarnation;
+    result.progress = ProgressOf(worker);
+    if (steps_.has_value()) {
+      result.world_epoch = steps_->record().world_epoch;
+      result.world_size = steps_->record().world_size;
+    }
   }
-  if (fenced != nullptr) fenced->OnEnd(FencedError(name_, worker_id));
+  fenced.Deliver();
   return result;
 }
 
@@ -57,17 +85,13 @@ absl::StatusOr<Session::Sequencing> Session::Sequence(uint32_t worker, uint64_t 
                                                       uint64_t last) const {
   if (deleted_) return DeletedError();
   const WorkerRecord& record = workers_[worker].record;
-  if (record.incarnation != incarnation) return FencedError(name_, record.id);
+  if (record.incarnation != incarnation) return FencedError(record.id);
   if (first == 0 || last < first) {
     return InvalidField(first == 0 ? "update.first" : "update.last",
                         absl::StrCat("[", first, ", ", last, "]: first must be at least 1 and last at least first"));
   }
   if (last <= record.applied) return Sequencing::kRepeated;
-  if (record_.sealed) {
-    return MakeError(v1::ERROR_REASON_SESSION_SEALED,
-                     absl::StrCat("session ", Quoted(name_), " is sealed; create a new one for more data"),
-                     {{"session", name_}});
-  }
+  if (record_.sealed) return SealedError();
   const uint64_t expected = record.applied + 1;
   if (first == expected) return Sequencing::kNext;
   const bool gap = first > expected;
@@ -134,12 +158,14 @@ absl::Status Session::CheckRows(const DecodedUpdate& update) {
     }
     if (absl::Status status = rows.Check(); !status.ok()) return status;
   }
+  return merges ? CheckStateBytes() : absl::OkStatus();
+}
+
+absl::Status Session::CheckStateBytes() const {
   const int64_t state_bytes = counters_->state_bytes;
-  if (merges && state_bytes >= 0 && static_cast<uint64_t>(state_bytes) >= limits_.max_state_bytes) {
-    return LimitExceeded(absl::StrCat("the server's statistics take ", state_bytes, " bytes of memory"),
-                         "--max-state-bytes", limits_.max_state_bytes);
-  }
-  return absl::OkStatus();
+  if (state_bytes < 0 || static_cast<uint64_t>(state_bytes) < limits_.max_state_bytes) return absl::OkStatus();
+  return LimitExceeded(absl::StrCat("the server's statistics take ", state_bytes, " bytes of memory"),
+                       "--max-state-bytes", limits_.max_state_bytes);
 }
 
 absl::StatusOr<ReferenceGrid> Session::NextGrid(LayerBinding* binding, const Range& step) {
@@ -162,18 +188,26 @@ void Session::MergeLayer(uint32_t worker, const UpdateRows& rows) {
   Account(layer);
 }
 
+void Session::FindLayer(LayerBinding* binding) {
+  if (binding->layer != nullptr) return;
+  if (const auto found = layers_.find(binding->name); found != layers_.end()) binding->layer = &found->second;
+}
+
 bool Session::IsIgnored(LayerBinding* binding) {
-  if (binding->layer == nullptr) {
-    const auto found = layers_.find(binding->name);
-    if (found == layers_.end()) return !IsEnabled(binding->name);
-    binding->layer = &found->second;
-  }
-  return !binding->layer->enabled;
+  FindLayer(binding);
+  return binding->layer == nullptr ? !IsEnabled(binding->name) : !binding->layer->enabled;
 }
 
 Progress Session::GetProgress(uint32_t worker) const {
   MutexLock lock(&mutex_);
-  return {workers_[worker].record.applied, workers_[worker].durable};
+  return ProgressOf(workers_[worker]);
+}
+
+Progress Session::ProgressOf(const Worker& worker) const {
+  return {.applied = worker.record.applied,
+          .durable = worker.durable,
+          .folded_step = steps_.has_value() ? steps_->record().folded_step : 0,
+          .durable_step = durable_step_};
 }
 
 }  // namespace calib::server

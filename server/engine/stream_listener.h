@@ -1,7 +1,10 @@
 #ifndef CALIB_SERVER_ENGINE_STREAM_LISTENER_H_
 #define CALIB_SERVER_ENGINE_STREAM_LISTENER_H_
 
+#include <memory>
+
 #include "absl/status/status.h"
+#include "calib/v1/observe.pb.h"
 
 namespace calib::server {
 
@@ -12,8 +15,11 @@ class StreamListener {
  public:
   virtual ~StreamListener() = default;
 
-  // More of the stream's updates are durable; ObserveStream::ack() says how far.
+  // More of the stream's updates, or of the session's synchronous steps, are durable; ObserveStream::ack() says how far.
   virtual void OnDurable() = 0;
+  // A message about synchronous steps for the worker: StepGrids, StepResult, World, or the Refusal of a step that failed.
+  // Those of different steps may come in any order.
+  virtual void OnStep(std::shared_ptr<const v1::ObserveResponse> message) = 0;
   // The stream must end with this status: WORKER_FENCED, SESSION_DELETED.
   virtual void OnEnd(const absl::Status& status) = 0;
   // The server is shutting down: read no more, finish what was read, wait until it is durable, send a last Ack, end

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "server/engine/stream_listener.h"
 #include "server/store/store.h"
@@ -15,6 +16,8 @@ struct Worker {
   uint64_t version = 0;                      // session version of the last change
   uint64_t cut_applied = 0;                  // `applied` in the newest cut
   uint64_t durable = 0;                      // last unit that is durable
+  std::optional<uint32_t> rank;              // that its newest stream was opened with
+  uint64_t step = 0;                         // greatest synchronous step that this stream contributed to
   std::shared_ptr<StreamListener> listener;  // of the open stream of record.incarnation; null when there is none
 };
 

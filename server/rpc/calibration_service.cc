@@ -77,6 +77,13 @@ grpc::ServerUnaryReactor* CalibrationService::SetQParams(grpc::CallbackServerCon
   });
 }
 
+grpc::ServerUnaryReactor* CalibrationService::SetWorld(grpc::CallbackServerContext*, const v1::SetWorldRequest* request,
+                                                       v1::SetWorldResponse* response) {
+  return calls_.Start(Method::kSetWorld, [=, this](UnaryCall* call) {
+    server::SetWorld(engine_, *request, response, [call](const absl::Status& status) { call->Answer(status); });
+  });
+}
+
 grpc::ServerUnaryReactor* CalibrationService::Flush(grpc::CallbackServerContext*, const v1::FlushRequest* request,
                                                     v1::FlushResponse* response) {
   return calls_.Start(Method::kFlush, [=, this](UnaryCall* call) {

@@ -43,6 +43,8 @@ class CalibrationService final : public v1::Calibration::CallbackService {
                                                 v1::SetObserversEnabledResponse* response) override;
   grpc::ServerUnaryReactor* SetQParams(grpc::CallbackServerContext*, const v1::SetQParamsRequest* request,
                                        v1::SetQParamsResponse* response) override;
+  grpc::ServerUnaryReactor* SetWorld(grpc::CallbackServerContext*, const v1::SetWorldRequest* request,
+                                     v1::SetWorldResponse* response) override;
   grpc::ServerUnaryReactor* Flush(grpc::CallbackServerContext*, const v1::FlushRequest* request,
                                   v1::FlushResponse* response) override;
   grpc::ServerUnaryReactor* ComputeQParams(grpc::CallbackServerContext*, const v1::ComputeQParamsRequest* request,

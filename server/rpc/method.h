@@ -18,6 +18,7 @@ enum class Method : size_t {
   kDeleteSession,
   kSetObserversEnabled,
   kSetQParams,
+  kSetWorld,
   kObserve,
   kFlush,
   kComputeQParams,

@@ -99,6 +99,13 @@ void ObserveReactor::OnDurable() {
   Advance();
 }
 
+void ObserveReactor::OnStep(std::shared_ptr<const v1::ObserveResponse> message) {
+  MutexLock lock(&mutex_);
+  if (ending_) return;
+  answers_.push_back(std::move(message));
+  Advance();
+}
+
 void ObserveReactor::OnEnd(const absl::Status& status) {
   MutexLock lock(&mutex_);
   End(status);
@@ -128,7 +135,7 @@ void ObserveReactor::Advance() {
 }
 
 void ObserveReactor::MaybeRead() {
-  if (reading_ != nullptr || awaiting_budget_ || free_.empty() || refusals_.size() >= kMaxRefusals) return;
+  if (reading_ != nullptr || awaiting_budget_ || free_.empty() || answers_.size() >= kMaxAnswers) return;
   if (queued_.size() >= 2 && queued_bytes_ >= kSmallBytes) return;
   if (closing_ != Closing::kNo || end_.has_value()) return;
   const auto resume = [self = shared_from_this()] {
@@ -150,9 +157,12 @@ void ObserveReactor::MaybeWrite() {
   if (welcome_.has_value()) {
     *response_.mutable_welcome() = *std::move(welcome_);
     welcome_.reset();
-  } else if (!refusals_.empty()) {
-    *response_.mutable_refusal() = std::move(refusals_.front());
-    refusals_.pop_front();
+  } else if (!answers_.empty()) {
+    answer_ = std::move(answers_.front());
+    answers_.pop_front();
+    writing_ = true;
+    StartWrite(answer_.get());
+    return;
   } else if (ack_due_) {
     *response_.mutable_ack() = ack_;
     ack_due_ = false;
@@ -172,7 +182,7 @@ bool ObserveReactor::MustSettle() const {
 bool ObserveReactor::MustFinish() const {
   if (writing_) return false;
   if (end_.has_value()) return true;
-  return settling_ == Settling::kDone && !welcome_.has_value() && refusals_.empty() && !ack_due_;
+  return settling_ == Settling::kDone && !welcome_.has_value() && answers_.empty() && !ack_due_;
 }
 
 void ObserveReactor::OfferAck(const v1::Ack& ack) {
@@ -180,6 +190,8 @@ void ObserveReactor::OfferAck(const v1::Ack& ack) {
   ack_.set_applied(std::max(ack_.applied(), ack.applied()));
   ack_.set_durable(std::max(ack_.durable(), ack.durable()));
   ack_.set_values_ignored(std::max(ack_.values_ignored(), ack.values_ignored()));
+  ack_.set_folded_step(std::max(ack_.folded_step(), ack.folded_step()));
+  ack_.set_durable_step(std::max(ack_.durable_step(), ack.durable_step()));
   ack_due_ = true;
   unacknowledged_ = 0;
 }
@@ -214,8 +226,11 @@ void ObserveReactor::Process() {
   }
   const absl::Status status = stream == nullptr ? OpenStream(buffer->request) : stream->Handle(buffer->request);
   const bool ends = !status.ok() && (stream == nullptr || ObserveStream::EndsStream(status));
-  std::optional<v1::Refusal> refusal;
-  if (!status.ok() && !ends) refusal = stream->MakeRefusal(buffer->request, status);
+  std::shared_ptr<v1::ObserveResponse> refusal;
+  if (!status.ok() && !ends) {
+    refusal = std::make_shared<v1::ObserveResponse>();
+    *refusal->mutable_refusal() = stream->MakeRefusal(buffer->request, status);
+  }
   const bool update = stream != nullptr && buffer->request.has_update();
   const size_t bytes = buffer->bytes;
   buffer->request.Clear();  // the budget counts it no more
@@ -225,7 +240,7 @@ void ObserveReactor::Process() {
     queued_bytes_ -= bytes;
     free_.push_back(buffer);
     if (ends) End(status);
-    if (refusal.has_value()) refusals_.push_back(*std::move(refusal));
+    if (refusal != nullptr) answers_.push_back(std::move(refusal));
     if (update) ++unacknowledged_;
     MaybeRead();
     MaybeWrite();
@@ -284,7 +299,7 @@ absl::Status ObserveReactor::OpenStream(const v1::ObserveRequest& request) {
   }
   // What became durable after the Welcome was made and before stream_ was set, OnDurable could tell nobody.
   const v1::Ack ack = opened->ack();
-  if (ack.durable() > opened->welcome().durable()) {
+  if (ack.durable() > opened->welcome().durable() || ack.durable_step() > opened->welcome().durable_step()) {
     MutexLock lock(&mutex_);
     OfferAck(ack);
   }

@@ -37,9 +37,10 @@ struct ObserveContext {
 //
 // Reading. While one message is processed on the pool the next is read; small ones up to kMaxQueued, so that threads
 // need not take turns for each. No read is started while two or more messages of kSmallBytes together are queued, the
-// process's read budget is spent, or kMaxRefusals refusals wait to be written: then flow control stops the client.
+// process's read budget is spent, or kMaxAnswers answers wait to be written: then flow control stops the client.
 //
-// Writing. One message at a time: Welcome, then refusals in order, then the newest Ack. An Ack is due when `durable`
+// Writing. One message at a time: Welcome, then answers (refusals, and what is told about synchronous steps) in order,
+// then the newest Ack. An Ack is due when `durable`
 // moved, after kAckEvery updates, kAckDelay after the first of fewer, and at the end.
 //
 // Opening. A stream whose Open did not come within the open timeout ends with STREAM_NOT_OPEN.
@@ -56,7 +57,7 @@ class ObserveReactor final : public grpc::ServerBidiReactor<v1::ObserveRequest, 
                              public StreamListener,
                              public std::enable_shared_from_this<ObserveReactor> {
  public:
-  static constexpr size_t kMaxRefusals = 64;
+  static constexpr size_t kMaxAnswers = 64;
   static constexpr size_t kMaxQueued = 16;
   static constexpr size_t kSmallBytes = 128 << 10;
   static constexpr int kAckEvery = 32;
@@ -76,6 +77,7 @@ class ObserveReactor final : public grpc::ServerBidiReactor<v1::ObserveRequest, 
 
   // The engine's.
   void OnDurable() override ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnStep(std::shared_ptr<const v1::ObserveResponse> message) override ABSL_LOCKS_EXCLUDED(mutex_);
   void OnEnd(const absl::Status& status) override ABSL_LOCKS_EXCLUDED(mutex_);
   void OnDrain() override ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -138,7 +140,8 @@ class ObserveReactor final : public grpc::ServerBidiReactor<v1::ObserveRequest, 
   v1::ObserveResponse response_;  // being written while writing_; else the lock's holder's
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::Welcome> welcome_ ABSL_GUARDED_BY(mutex_);
-  std::deque<v1::Refusal> refusals_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<const v1::ObserveResponse>> answers_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const v1::ObserveResponse> answer_ ABSL_GUARDED_BY(mutex_);  // being written
   v1::Ack ack_ ABSL_GUARDED_BY(mutex_);
   bool ack_due_ ABSL_GUARDED_BY(mutex_) = false;
   int unacknowledged_ ABSL_GUARDED_BY(mutex_) = 0;  // updates since an Ack was due

@@ -19,14 +19,14 @@ void CreateSession(Engine* engine, const v1::CreateSessionRequest& request, v1::
   if (!config.ok()) return done(config.status());
   const absl::StatusOr<Engine::CreateResult> made = engine->CreateSession(request.session(), *config);
   if (!made.ok()) return done(made.status());
-  engine->WhenDurable(made->session,
-                      [made = *made, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
-                        if (durable.ok()) {
-                          FillSession(made.session->GetSummary(), response->mutable_session());
-                          response->set_created(made.created);
-                        }
-                        done(durable.status());
-                      });
+  engine->WhenDurable(
+      made->session, [engine, made = *made, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
+        if (durable.ok()) {
+          FillSession(made.session->GetSummary(), engine->options().clock->Elapsed(), response->mutable_session());
+          response->set_created(made.created);
+        }
+        done(durable.status());
+      });
 }
 
 absl::Status GetSession(Engine* engine, const v1::GetSessionRequest& request, v1::GetSessionResponse* response) {
@@ -34,7 +34,7 @@ absl::Status GetSession(Engine* engine, const v1::GetSessionRequest& request, v1
   if (!page.ok()) return page.status();
   const absl::StatusOr<std::shared_ptr<Session>> session = engine->FindSession(request.session());
   if (!session.ok()) return session.status();
-  FillSession((*session)->GetSummary(), response->mutable_session());
+  FillSession((*session)->GetSummary(), engine->options().clock->Elapsed(), response->mutable_session());
   if (page->after.empty()) FillWorkers(**session, response->mutable_worker());
 
   std::vector<std::string> names = (*session)->ListLayers("*", page->after, page->size + 1);
@@ -56,7 +56,7 @@ absl::Status ListSessions(Engine* engine, const v1::ListSessionsRequest& request
   size_t bytes = 0;
   for (const std::shared_ptr<Session>& session : engine->ListSessions(page->after, page->size + 1)) {
     v1::Session message;
-    FillSession(session->GetSummary(), &message);
+    FillSession(session->GetSummary(), engine->options().clock->Elapsed(), &message);
     bytes += message.ByteSizeLong();
     const int listed = response->session_size();
     if (listed > 0 && (static_cast<size_t>(listed) == page->size || bytes > kPageBytes)) {
@@ -71,13 +71,17 @@ absl::Status ListSessions(Engine* engine, const v1::ListSessionsRequest& request
 void SealSession(Engine* engine, const v1::SealSessionRequest& request, v1::SealSessionResponse* response, Done done) {
   const absl::StatusOr<std::shared_ptr<Session>> session = engine->FindSession(request.session());
   if (!session.ok()) return done(session.status());
-  const absl::Status sealed = (*session)->Seal();
+  Notices notices;
+  const absl::Status sealed = (*session)->Seal(&notices);
+  notices.Deliver();
   if (!sealed.ok()) return done(sealed);
-  engine->WhenDurable(*session,
-                      [session = *session, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
-                        if (durable.ok()) FillSession(session->GetSummary(), response->mutable_session());
-                        done(durable.status());
-                      });
+  engine->WhenDurable(
+      *session, [engine, session = *session, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
+        if (durable.ok()) {
+          FillSession(session->GetSummary(), engine->options().clock->Elapsed(), response->mutable_session());
+        }
+        done(durable.status());
+      });
 }
 
 absl::Status DeleteSession(Engine* engine, const v1::DeleteSessionRequest& request) {
@@ -107,6 +111,23 @@ void SetQParams(Engine* engine, const v1::SetQParamsRequest& request, Done done)
     params.push_back({request.scale(i), request.zero_point().empty() ? 0 : request.zero_point(i)});
   }
   if (const absl::Status status = (*session)->SetQParams(request.layer(), params); !status.ok()) return done(status);
+  engine->WhenDurable(*session,
+                      [done = std::move(done)](const absl::StatusOr<uint64_t>& durable) { done(durable.status()); });
+}
+
+void SetWorld(Engine* engine, const v1::SetWorldRequest& request, v1::SetWorldResponse* response, Done done) {
+  const absl::StatusOr<std::shared_ptr<Session>> session = engine->FindSession(request.session());
+  if (!session.ok()) return done(session.status());
+  if (request.world_size() < 1 || request.world_size() > kMaxWorldSize) {
+    return done(InvalidField("world_size",
+                             absl::StrCat(request.world_size(), " is no number of ranks; use 1 to ", kMaxWorldSize)));
+  }
+  absl::StatusOr<Session::WorldChange> change = (*session)->SetWorld(request.expected_epoch(), request.world_size());
+  if (!change.ok()) return done(change.status());
+  change->notices.Deliver();
+  response->mutable_world()->set_epoch(change->world_epoch);
+  response->mutable_world()->set_size(request.world_size());
+  response->set_folded_step(change->folded_step);
   engine->WhenDurable(*session,
                       [done = std::move(done)](const absl::StatusOr<uint64_t>& durable) { done(durable.status()); });
 }

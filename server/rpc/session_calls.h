@@ -25,6 +25,7 @@ void SealSession(Engine* engine, const v1::SealSessionRequest& request, v1::Seal
 void SetObserversEnabled(Engine* engine, const v1::SetObserversEnabledRequest& request,
                          v1::SetObserversEnabledResponse* response, Done done);
 void SetQParams(Engine* engine, const v1::SetQParamsRequest& request, Done done);
+void SetWorld(Engine* engine, const v1::SetWorldRequest& request, v1::SetWorldResponse* response, Done done);
 void Flush(Engine* engine, const v1::FlushRequest& request, v1::FlushResponse* response, Done done);
 
 }  // namespace calib::server

@@ -4,8 +4,13 @@
 #include "proto/codec/config_codec.h"
 
 namespace calib::server {
+namespace {
 
-void FillSession(const Session::Summary& summary, v1::Session* message) {
+constexpr int kMaxMissingRanks = 64;
+
+}  // namespace
+
+void FillSession(const Session::Summary& summary, absl::Duration now, v1::Session* message) {
   const SessionRecord& record = summary.record;
   message->set_name(record.name);
   *message->mutable_config() = EncodeSessionConfig(record.config);
@@ -20,6 +25,28 @@ void FillSession(const Session::Summary& summary, v1::Session* message) {
   message->set_values(summary.values);
   message->set_values_ignored(record.values_ignored);
   message->set_state_bytes(summary.state_bytes);
+  if (record.steps.world_epoch == 0) return;
+  v1::SynchronousStatus* const steps = message->mutable_synchronous();
+  steps->mutable_world()->set_epoch(record.steps.world_epoch);
+  steps->mutable_world()->set_size(record.steps.world_size);
+  steps->set_folded_step(record.steps.folded_step);
+  steps->set_durable_step(summary.durable_step);
+  steps->set_open_steps(summary.open_steps);
+  for (const uint32_t rank : summary.missing_ranks) {
+    if (steps->missing_rank_size() < kMaxMissingRanks) steps->add_missing_rank(rank);
+  }
+  steps->set_missing_ranks(static_cast<uint32_t>(summary.missing_ranks.size()));
+  if (summary.open_since.has_value()) {
+    const absl::Duration open_for = now - *summary.open_since;
+    const int64_t seconds = absl::ToInt64Seconds(open_for);
+    steps->mutable_open_for()->set_seconds(seconds);
+    steps->mutable_open_for()->set_nanos(
+        static_cast<int32_t>(absl::ToInt64Nanoseconds(open_for - absl::Seconds(seconds))));
+  }
+  steps->set_partial_steps(record.steps.partial_steps);
+  steps->set_failed_steps(record.steps.failed_steps);
+  steps->set_late_contributions(record.steps.late_contributions);
+  steps->set_repeated_contributions(record.steps.repeated_contributions);
 }
 
 void FillWorkers(const Session& session, google::protobuf::RepeatedPtrField<v1::WorkerStatus>* messages) {
@@ -30,6 +57,8 @@ void FillWorkers(const Session& session, google::protobuf::RepeatedPtrField<v1::
     message->set_applied(worker.record.applied);
     message->set_durable(worker.durable);
     message->set_connected(worker.connected);
+    if (worker.rank.has_value()) message->set_rank(*worker.rank);
+    message->set_step(worker.step);
   }
 }
 

@@ -149,7 +149,7 @@ absl::StatusOr<bool> WatchReactor::Refresh() {
   const Session::Summary summary = session_->GetSummary();
   sealed_ = summary.record.sealed;
   state_.Clear();
-  FillSession(summary, state_.mutable_session());
+  FillSession(summary, engine_->options().clock->Elapsed(), state_.mutable_session());
   FillWorkers(*session_, state_.mutable_worker());
   const std::vector<std::string> changed = session_->ListLayers(pattern_, "", kAllLayers, seen_version_);
   layers_.assign(changed.begin(), changed.end());

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "quant/layer_statistics.h"
 #include "quant/observer_config.h"
+#include "server/store/step_record.h"
 
 namespace calib::server {
 
@@ -27,6 +28,7 @@ struct SessionRecord {
   std::vector<Toggle> toggles;
   uint64_t updates_applied = 0;
   uint64_t values_ignored = 0;
+  StepsRecord steps;
 };
 
 // What is kept of a worker.

@@ -104,6 +104,7 @@ class NoListener : public server::StreamListener {
  public:
   void OnDurable() override {}
   void OnEnd(const absl::Status&) override {}
+  void OnStep(std::shared_ptr<const v1::ObserveResponse>) override {}
   void OnDrain() override {}
 };
 

@@ -39,6 +39,16 @@ void TestListener::OnEnd(const absl::Status& status) {
   end_status_ = status;
 }
 
+void TestListener::OnStep(std::shared_ptr<const v1::ObserveResponse> message) {
+  MutexLock lock(&mutex_);
+  steps_.push_back(std::move(message));
+}
+
+std::vector<std::shared_ptr<const v1::ObserveResponse>> TestListener::TakeSteps() {
+  MutexLock lock(&mutex_);
+  return std::exchange(steps_, {});
+}
+
 void TestListener::OnDrain() {
   MutexLock lock(&mutex_);
   ++drain_calls_;
@@ -179,6 +189,13 @@ v1::ObserveRequest StepRequest(uint64_t first, uint64_t last, uint32_t handle, c
   request.mutable_update()->set_last(last);
   StatisticsWriter().AddStep(handle, step, reference_histogram, request.mutable_update()->mutable_statistics());
   return request;
+}
+
+absl::Status Seal(Session* session) {
+  Notices notices;
+  const absl::Status status = session->Seal(&notices);
+  notices.Deliver();
+  return status;
 }
 
 std::string Describe(const Session& session) {

@@ -34,10 +34,13 @@ class Event {
 class TestListener : public StreamListener {
  public:
   void OnDurable() override;
+  void OnStep(std::shared_ptr<const v1::ObserveResponse> message) override;
   void OnEnd(const absl::Status& status) override;
   void OnDrain() override;
 
   int durable_calls() const;
+  // Takes out what was told about synchronous steps.
+  std::vector<std::shared_ptr<const v1::ObserveResponse>> TakeSteps();
   absl::Status end_status() const;
   int drain_calls() const;
   // Called within every OnDurable.
@@ -47,6 +50,7 @@ class TestListener : public StreamListener {
   mutable Mutex mutex_;
   int durable_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int drain_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::shared_ptr<const v1::ObserveResponse>> steps_ ABSL_GUARDED_BY(mutex_);
   absl::Status end_status_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_durable_ ABSL_GUARDED_BY(mutex_);
 };
@@ -98,6 +102,9 @@ v1::ObserveRequest TensorRequest(uint64_t first, uint64_t last, uint32_t handle,
 Step MakeStep(const LayerStatistics& state, const std::vector<float>& values, const std::vector<uint64_t>& shape = {});
 v1::ObserveRequest StepRequest(uint64_t first, uint64_t last, uint32_t handle, const Step& step,
                                bool reference_histogram);
+
+// Seals and delivers what comes of it.
+absl::Status Seal(Session* session);
 
 // Everything that a session holds, as text, to compare. Without what opening a stream changes, and the memory that it
 // takes.

@@ -113,8 +113,8 @@ TEST_F(LifecycleTest, SealRefusesUpdatesButKnowsRepetitions) {
   const auto session = CreateSession();
   TestStream stream = Open();
   ASSERT_TRUE(stream.Send(StatisticsRequest(1, 1, {{0, Two()}})).ok());
-  ASSERT_TRUE(session->Seal().ok());
-  ASSERT_TRUE(session->Seal().ok());
+  ASSERT_TRUE(Seal(session.get()).ok());
+  ASSERT_TRUE(Seal(session.get()).ok());
   const std::string before = Describe(*session);
   EXPECT_EQ(GetReason(stream.Send(StatisticsRequest(2, 2, {{0, Two()}}))), v1::ERROR_REASON_SESSION_SEALED);
   EXPECT_TRUE(stream.Send(StatisticsRequest(1, 1, {{0, Two()}})).ok());
@@ -202,7 +202,7 @@ TEST_F(LifecycleTest, DeleteEndsStreamsWaitersAndFreesMemory) {
   const absl::Status late = stream.Send(StatisticsRequest(3, 3, {{0, Two()}}));
   EXPECT_EQ(GetReason(late), v1::ERROR_REASON_SESSION_DELETED);
   EXPECT_TRUE(ObserveStream::EndsStream(late));
-  EXPECT_EQ(GetReason(session->Seal()), v1::ERROR_REASON_SESSION_DELETED);
+  EXPECT_EQ(GetReason(Seal(session.get())), v1::ERROR_REASON_SESSION_DELETED);
   EXPECT_EQ(GetReason(session->SetEnabled("*", true).status()), v1::ERROR_REASON_SESSION_DELETED);
   EXPECT_EQ(GetReason(session->GetLayer("h").status()), v1::ERROR_REASON_SESSION_DELETED);
   EXPECT_TRUE(session->GetSummary().deleted);

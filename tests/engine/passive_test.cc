@@ -86,7 +86,7 @@ TEST_F(PassiveTest, RefusalsChangeNothing) {
   }
   EXPECT_EQ(Refused("passive.6", {{1, 0}}), v1::ERROR_REASON_LIMIT_EXCEEDED);
   EXPECT_TRUE(session_->SetQParams("passive.2", {{2, 0}}).ok()) << "known layers go on";
-  ASSERT_TRUE(session_->Seal().ok());
+  ASSERT_TRUE(Seal(session_.get()).ok());
   EXPECT_EQ(Refused("passive", {{1, 0}}), v1::ERROR_REASON_SESSION_SEALED);
   ASSERT_TRUE(engine_->DeleteSession("s").ok());
   EXPECT_EQ(GetReason(session_->SetQParams("passive", {{1, 0}})), v1::ERROR_REASON_SESSION_DELETED);

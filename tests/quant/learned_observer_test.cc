@@ -18,8 +18,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
-const float kInfinity = INFINITY;
-
 LearnedOptions Options(const QuantSpec& spec = test::MakeSpec("int8")) {
   LearnedOptions options;
   options.spec = spec;
@@ -81,7 +79,7 @@ TEST(LearnedObserverTest, BeginsWhereAHistogramWouldBeCalibrated) {
 }
 
 TEST(LearnedObserverTest, ChannelsWithoutValuesBeginFromZeros) {
-  LayerStatistics layer = test::ObserveLayer({1, NAN, -2, kInfinity}, {2, 2}, Learned(Options(), 1));
+  LayerStatistics layer = test::ObserveLayer({1, NAN, -2, INFINITY}, {2, 2}, Learned(Options(), 1));
   ASSERT_EQ(InitializeLearned(&layer), absl::OkStatus());
   const std::vector<QParams> params = LearnedQParams(layer);
   ASSERT_THAT(params, SizeIs(2));
@@ -93,7 +91,7 @@ TEST(LearnedObserverTest, NothingToBeginFrom) {
   LayerStatistics layer(Learned());
   EXPECT_FALSE(IsInitialized(layer));
   EXPECT_EQ(InitializeLearned(&layer).code(), absl::StatusCode::kFailedPrecondition);
-  layer = test::ObserveLayer({NAN, kInfinity}, {2}, Learned());
+  layer = test::ObserveLayer({NAN, INFINITY}, {2}, Learned());
   const std::vector<ChannelStatistics> before = layer.channels();
   EXPECT_EQ(InitializeLearned(&layer).code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_FALSE(IsInitialized(layer));
@@ -157,7 +155,7 @@ TEST(LearnedObserverTest, GradientsAreCheckedWhole) {
   EXPECT_EQ(code({{1, 1}, {2, 2}}), kBad);
   EXPECT_EQ(code({}), kBad);
   EXPECT_EQ(code({{1, 1}, {2, 2}, {3, 3}, {4, 4}}), kBad);
-  for (const double bad : {1e60, -1e60, double{kInfinity}, double{NAN}}) {
+  for (const double bad : {1e60, -1e60, double{INFINITY}, double{NAN}}) {
     EXPECT_EQ(code({{1, 1}, {2, 2}, {bad, 0}}), kBad) << bad;
     EXPECT_EQ(code({{0, bad}, {2, 2}, {3, 3}}), kBad) << bad;
   }
@@ -211,10 +209,11 @@ TEST(LearnedObserverTest, MemoryIsThatOfLearnedLayersAlone) {
   EXPECT_EQ(layer.MemoryBytes(), collected.MemoryBytes() + sizeof(LearnedOptions) + sizeof(LearnedState));
 }
 
-// Four ranks learn the int4 scale of a layer that was seen before: gradients of the squared error lead from LSQ's
-// beginning to about the best scale that there is.
+// Four ranks learn the int4 scale of a layer: gradients of the squared error lead from LSQ's beginning to about the best
+// scale that there is. (Not quite: the straight-through estimator's gradient is another one than the error's.)
 TEST(LearnedObserverTest, RanksLearnAScale) {
-  const std::vector<float>& values = test::GoldenLayers().front().values;
+  std::vector<float> values = test::GoldenLayers().front().values;
+  values.resize(20000);
   LearnedOptions options = Options(test::MakeSpec("int4"));
   options.optimizer = LearnedOptimizer::kAdam;
   options.learning_rate = 0.01;
@@ -245,8 +244,8 @@ TEST(LearnedObserverTest, RanksLearnAScale) {
     ApplyGradients(&layer, {mean}, part * kRanks);
   }
   const double best = mse(test::ObserveValues(values), {.method = CalibrationMethod::kMse});
-  EXPECT_GT(initial, best * 1.05) << "nothing to learn";
-  EXPECT_LT(mse(layer, {}), best * 1.01);
+  EXPECT_GT(initial, best * 1.2) << "nothing to learn";
+  EXPECT_LT(mse(layer, {}), best * 1.02);
 }
 
 }  // namespace

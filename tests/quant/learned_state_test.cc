@@ -43,8 +43,8 @@ LearnedOptions Affine(LearnedOptions options, absl::string_view type = "int8") {
 }
 
 // Applies gradients, one a step.
-LearnedState Run(const LearnedOptions& options, LearnedState state, const std::vector<LearnedGradient>& gradients,
-                 double grad_factor = 1) {
+LearnedState RunSteps(const LearnedOptions& options, LearnedState state, const std::vector<LearnedGradient>& gradients,
+                      double grad_factor = 1) {
   EXPECT_EQ(CheckLearnedOptions(options), absl::OkStatus());
   const QuantRules rules = *ResolveSpec(options.spec);
   for (const LearnedGradient& gradient : gradients) {
@@ -62,9 +62,9 @@ LearnedState At(float scale, float zero_point = 0) {
 }
 
 TEST(LearnedStateTest, SgdGoesAgainstTheGradient) {
-  EXPECT_EQ(Run(Sgd(0.25), At(2), {{1, 8}, {-2, 8}}).scale, 2.25f);
-  EXPECT_EQ(Run(Sgd(0.25), At(2), {{1, 8}}, 0.5).scale, 1.875f) << "the factor";
-  const LearnedState state = Run(Affine(Sgd(0.25)), At(2, 10), {{1, 8}, {-2, -4}});
+  EXPECT_EQ(RunSteps(Sgd(0.25), At(2), {{1, 8}, {-2, 8}}).scale, 2.25f);
+  EXPECT_EQ(RunSteps(Sgd(0.25), At(2), {{1, 8}}, 0.5).scale, 1.875f) << "the factor";
+  const LearnedState state = RunSteps(Affine(Sgd(0.25)), At(2, 10), {{1, 8}, {-2, -4}});
   EXPECT_EQ(state.scale, 2.25f);
   EXPECT_EQ(state.zero_point, 9);
   EXPECT_EQ(state.steps, 2u);
@@ -72,7 +72,7 @@ TEST(LearnedStateTest, SgdGoesAgainstTheGradient) {
 
 // v = 1, then 1/2 x 1 + 1, then 1/2 x 1.5 - 1.
 TEST(LearnedStateTest, MomentumAddsUp) {
-  const LearnedState state = Run(Affine(Sgd(0.5, 0.5)), At(4, 10), {{1, 2}, {1, 2}, {-1, -2}});
+  const LearnedState state = RunSteps(Affine(Sgd(0.5, 0.5)), At(4, 10), {{1, 2}, {1, 2}, {-1, -2}});
   EXPECT_EQ(state.scale, 4 - 0.5f * (1 + 1.5f - 0.25f));
   EXPECT_EQ(state.scale_moments, (LearnedMoments{-0.25f, 0}));
   EXPECT_EQ(state.zero_point, 10 - 0.5f * (2 + 3 - 0.5f));
@@ -82,13 +82,13 @@ TEST(LearnedStateTest, MomentumAddsUp) {
 // With bias correction the first step is the learning rate, whatever the gradient's size.
 TEST(LearnedStateTest, AdamsStepsAreOfTheLearningRate) {
   for (const double size : {1e-5, 1.0, 1e5}) {
-    const LearnedState state = Run(Affine(Adam(0.125)), At(2, 10), {{size, -size}});
+    const LearnedState state = RunSteps(Affine(Adam(0.125)), At(2, 10), {{size, -size}});
     EXPECT_NEAR(state.scale, 2 - 0.125, 2e-4) << size;
     EXPECT_NEAR(state.zero_point, 10.125, 2e-4) << size;
     EXPECT_FLOAT_EQ(state.scale_moments.first, static_cast<float>(0.1 * size));
     EXPECT_FLOAT_EQ(state.scale_moments.second, static_cast<float>(0.001 * size * size));
   }
-  EXPECT_NEAR(Run(Adam(0.125), At(2), std::vector<LearnedGradient>(8, {3, 0})).scale, 1, 1e-4);
+  EXPECT_NEAR(RunSteps(Adam(0.125), At(2), std::vector<LearnedGradient>(8, {3, 0})).scale, 1, 1e-4);
 }
 
 TEST(LearnedStateTest, SymmetricZeroPointsStay) {
@@ -97,18 +97,18 @@ TEST(LearnedStateTest, SymmetricZeroPointsStay) {
   const QuantRules rules = *ResolveSpec(options.spec);
   const LearnedState begin = InitialLearnedState(rules, {0.5f, 0});
   EXPECT_EQ(begin.zero_point, 128) << "a range without width can have another zero point in some presets";
-  const LearnedState state = Run(options, begin, {{1, 100}, {1, -3}});
+  const LearnedState state = RunSteps(options, begin, {{1, 100}, {1, -3}});
   EXPECT_EQ(state.zero_point, 128);
   EXPECT_EQ(state.zero_point_moments, LearnedMoments());
 }
 
 TEST(LearnedStateTest, ScalesStayAboveTheFloorAndZeroPointsInTheCodes) {
-  const LearnedState low = Run(Affine(Sgd(1)), At(1, 0), {{100, 1000}});
+  const LearnedState low = RunSteps(Affine(Sgd(1)), At(1, 0), {{100, 1000}});
   EXPECT_EQ(low.scale, 0x1p-23f);
   EXPECT_EQ(low.zero_point, -128);
-  const LearnedState high = Run(Affine(Sgd(1)), At(1, 0), {{-1, -1000}});
+  const LearnedState high = RunSteps(Affine(Sgd(1)), At(1, 0), {{-1, -1000}});
   EXPECT_EQ(high.zero_point, 127);
-  EXPECT_EQ(Run(Affine(Sgd(1)), low, {{-3, -1}}).scale, 3 + 0x1p-23f) << "the floor holds nothing down";
+  EXPECT_EQ(RunSteps(Affine(Sgd(1)), low, {{-3, -1}}).scale, 3 + 0x1p-23f) << "the floor holds nothing down";
   QuantRules rules = *ResolveSpec(test::MakeSpec("int8", QuantScheme::kSymmetric, QuantPreset::kMegengine));
   EXPECT_EQ(LearnedScaleFloor(rules), 1e-5f);
   rules = *ResolveSpec(test::MakeSpec("int8", QuantScheme::kSymmetric, QuantPreset::kTensorrt));
@@ -143,7 +143,7 @@ TEST(LearnedStateTest, OverflowStaysFinite) {
         const auto any = [&] { return kSizes[rng() % std::size(kSizes)] * (rng() % 2 == 0 ? 1 : -1); };
         const LearnedGradient gradient{any(), any()};
         ASSERT_TRUE(LearnedStep::IsFinite(1, gradient));
-        state = Run(Affine(options), state, {gradient});
+        state = RunSteps(Affine(options), state, {gradient});
         ASSERT_TRUE(std::isnormal(state.scale) && std::isfinite(state.zero_point));
       }
     }

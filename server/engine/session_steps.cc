@@ -1,0 +1,288 @@
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "proto/codec/error.h"
+#include "quant/learned_observer.h"
+#include "server/engine/session.h"
+#include "server/engine/step_messages.h"
+#include "server/engine/validate.h"
+
+// Synchronous steps: contributions, deadlines, worlds.
+namespace calib::server {
+namespace {
+
+// Ranks that a message for people names.
+constexpr size_t kNamedRanks = 16;
+
+std::string NameRanks(const std::vector<uint32_t>& ranks) {
+  std::vector<uint32_t> named = ranks;
+  named.resize(std::min(named.size(), kNamedRanks));
+  return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(named, ", "),
+                      ranks.size() > named.size() ? absl::StrCat(" and ", ranks.size() - named.size(), " more") : "");
+}
+
+absl::Status CheckRankGradients(const LayerStatistics& statistics, const StepContribution::Gradients& gradients) {
+  return CheckGradients(statistics, gradients.sums, gradients.elements);
+}
+
+// As AnsweredLayers, before the layers are looked up.
+std::vector<AnsweredLayer> AnsweredLayersOf(const StepUpdate& update) {
+  std::vector<AnsweredLayer> layers;
+  const std::vector<StepContribution::Observed>& observed = update.contribution.observed;
+  for (size_t i = 0; i < update.bindings.size(); ++i) {
+    layers.push_back({update.bindings[i]->name, i < observed.size() ? observed[i].ranges.size() : 0});
+  }
+  return layers;
+}
+
+// The counts of all layers with a reference histogram. REFERENCE_GRID_MISMATCH, HISTOGRAM_INVALID.
+absl::StatusOr<std::vector<std::vector<uint64_t>>> CheckCounts(const OpenStep& open,
+                                                               const StepContribution& contribution,
+                                                               const v1::StepCounts& counts) {
+  std::vector<std::vector<uint64_t>> checked;
+  for (const StepContribution::Observed& observed : contribution.observed) {
+    if (observed.layer->statistics.config().kind != ObserverKind::kReferenceHistogram) continue;
+    const auto refuse = [&](v1::ErrorReason reason, absl::string_view what) {
+      return MakeError(reason, absl::StrCat("layer ", Quoted(observed.layer->name), ": ", what),
+                       {{"layer", observed.layer->name}, {"step", absl::StrCat(open.step)}});
+    };
+    const int place = static_cast<int>(checked.size());
+    if (place >= counts.count_size()) {
+      return refuse(v1::ERROR_REASON_HISTOGRAM_INVALID,
+                    absl::StrCat("has no counts; ", counts.count_size(), " came, one for each grid is needed"));
+    }
+    const v1::StepCount& count = counts.count(place);
+    const ReferenceGrid grid = open.GridOf(observed.layer);
+    if (count.grid().low() != grid.low || count.grid().high() != grid.high || count.grid().bins() != grid.bins) {
+      return refuse(v1::ERROR_REASON_REFERENCE_GRID_MISMATCH,
+                    absl::StrCat("was counted on ", count.grid().bins(), " bins from ", count.grid().low(), " to ",
+                                 count.grid().high(), ", and the step's grid has ", grid.bins, " from ", grid.low,
+                                 " to ", grid.high));
+    }
+    if (static_cast<uint32_t>(count.count_size()) != grid.bins) {
+      return refuse(v1::ERROR_REASON_HISTOGRAM_INVALID,
+                    absl::StrCat("has ", count.count_size(), " counts for ", grid.bins, " bins"));
+    }
+    uint64_t total = 0;
+    for (const uint64_t value : count.count()) total = SaturatingAdd(total, value);
+    if (total > observed.ranges.front().count) {
+      return refuse(v1::ERROR_REASON_HISTOGRAM_INVALID,
+                    absl::StrCat("counts ", total, " values, and its range ", observed.ranges.front().count));
+    }
+    checked.emplace_back(count.count().begin(), count.count().end());
+  }
+  if (static_cast<int>(checked.size()) != counts.count_size()) {
+    return MakeError(v1::ERROR_REASON_HISTOGRAM_INVALID,
+                     absl::StrCat(counts.count_size(), " counts came for ", checked.size(), " grids"),
+                     {{"step", absl::StrCat(open.step)}});
+  }
+  return checked;
+}
+
+}  // namespace
+
+absl::Status Session::NotSynchronousError() const {
+  return MakeError(
+      v1::ERROR_REASON_SESSION_NOT_SYNCHRONOUS,
+      absl::StrCat("session ", Quoted(name_), " has no synchronous steps; create one whose config says `synchronous`"),
+      {{"session", name_}});
+}
+
+absl::Status Session::CheckSender(const StepSender& sender) const {
+  if (deleted_) return DeletedError();
+  const WorkerRecord& record = workers_[sender.worker].record;
+  if (record.incarnation != sender.incarnation) return FencedError(record.id);
+  if (!steps_.has_value()) return NotSynchronousError();
+  if (!sender.rank.has_value()) {
+    return MakeError(v1::ERROR_REASON_RANK_INVALID,
+                     "the stream was opened without a rank; open one with the rank whose part it sends");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Session::StepOutcome> Session::Contribute(const StepSender& sender, StepUpdate update,
+                                                         absl::Duration now) {
+  MutexLock lock(&mutex_);
+  if (absl::Status status = CheckSender(sender); !status.ok()) return status;
+  const absl::StatusOr<StepWindow::Verdict> verdict = steps_->Check(*sender.rank, update.world_epoch, update.step);
+  if (!verdict.ok()) return verdict.status();
+  Worker& worker = workers_[sender.worker];
+  StepOutcome outcome;
+  StepsRecord& record = steps_->mutable_record();
+  if (*verdict == StepWindow::Verdict::kCounted || *verdict == StepWindow::Verdict::kLate) {
+    const bool counted = *verdict == StepWindow::Verdict::kCounted;
+    counted ? ++record.repeated_contributions : ++record.late_contributions;
+    (counted ? counters_->repeated_contributions : counters_->late_contributions) += 1;
+    ++version_;
+    worker.step = std::max(worker.step, update.step);
+    SendStep(sender.worker, MakeStepResult(*steps_->FindFolded(update.step), AnsweredLayersOf(update), counted),
+             &outcome.notices);
+    return outcome;
+  }
+  if (record_.sealed) return SealedError();
+  if (absl::Status status = CheckStepUpdate(update); !status.ok()) return status;
+
+  // Nothing from here on can fail.
+  BindLayers(&update);
+  const auto contribution = std::make_shared<StepContribution>(std::move(update.contribution));
+  contribution->worker = sender.worker;
+  if (*verdict == StepWindow::Verdict::kAgain) {
+    ++record.repeated_contributions;
+    counters_->repeated_contributions += 1;
+    ++version_;
+  }
+  steps_->Take(*sender.rank, update.step, contribution, now);
+  worker.step = std::max(worker.step, update.step);
+  bytes_since_cut_ += contribution->bytes;
+  const OpenStep& open = *steps_->Find(update.step);
+  if (open.stage == OpenStep::Stage::kCounting && !contribution->counts.has_value() && contribution->HasReferences()) {
+    SendStep(sender.worker, MakeStepGrids(open, *contribution, record.world_epoch), &outcome.notices);
+  }
+  AdvanceSteps(now, &outcome.notices);
+  outcome.deadline = steps_->Deadline();
+  outcome.bytes_since_cut = bytes_since_cut_;
+  return outcome;
+}
+
+absl::StatusOr<Session::StepOutcome> Session::TakeCounts(const StepSender& sender, const v1::StepCounts& counts,
+                                                         absl::Duration now) {
+  MutexLock lock(&mutex_);
+  if (absl::Status status = CheckSender(sender); !status.ok()) return status;
+  const absl::StatusOr<StepWindow::Verdict> verdict = steps_->Check(*sender.rank, counts.world_epoch(), counts.step());
+  if (!verdict.ok()) return verdict.status();
+  StepOutcome outcome;
+  OpenStep* const open = steps_->Find(counts.step());
+  // Counts of a step that is folded, that has others already, or whose grids are being made anew: not awaited.
+  if (*verdict != StepWindow::Verdict::kAgain || open->stage != OpenStep::Stage::kCounting) return outcome;
+  StepContribution& contribution = *open->ranks[*sender.rank];
+  if (contribution.worker != sender.worker || contribution.counts.has_value()) return outcome;
+  absl::StatusOr<std::vector<std::vector<uint64_t>>> checked = CheckCounts(*open, contribution, counts);
+  if (!checked.ok()) return checked.status();
+  contribution.counts = *std::move(checked);
+  AdvanceSteps(now, &outcome.notices);
+  outcome.deadline = steps_->Deadline();
+  outcome.bytes_since_cut = bytes_since_cut_;
+  return outcome;
+}
+
+Session::StepOutcome Session::ExpireSteps(absl::Duration now) {
+  MutexLock lock(&mutex_);
+  StepOutcome outcome;
+  if (deleted_ || !steps_.has_value()) return outcome;
+  for (std::optional<absl::Duration> deadline = steps_->Deadline(); deadline.has_value() && *deadline <= now;
+       deadline = steps_->Deadline()) {
+    OpenStep& lowest = *steps_->Lowest();
+    if (steps_->options().straggler_policy == StragglerPolicy::kClosePartial) {
+      lowest.closed = true;
+      AdvanceSteps(now, &outcome.notices);
+      continue;
+    }
+    const std::vector<uint32_t> missing = lowest.Missing();
+    FailSteps(
+        MakeError(v1::ERROR_REASON_STEP_TIMED_OUT,
+                  absl::StrCat("step ", lowest.step, " failed: ", NameRanks(missing), " of ", lowest.ranks.size(),
+                               " did not ", lowest.stage == OpenStep::Stage::kCounting ? "send counts" : "contribute",
+                               " within ", absl::FormatDuration(steps_->options().deadline),
+                               "; nothing of it was counted: contribute again, or change the world"),
+                  {{"step", absl::StrCat(lowest.step)}, {"session", name_}}),
+        &outcome.notices);
+  }
+  outcome.deadline = steps_->Deadline();
+  outcome.bytes_since_cut = bytes_since_cut_;
+  return outcome;
+}
+
+absl::StatusOr<Session::WorldChange> Session::SetWorld(uint64_t expected_epoch, uint32_t world_size) {
+  MutexLock lock(&mutex_);
+  if (deleted_) return DeletedError();
+  if (!steps_.has_value()) return NotSynchronousError();
+  if (record_.sealed) return SealedError();
+  const StepsRecord& record = steps_->record();
+  if (expected_epoch != record.world_epoch) {
+    return MakeError(v1::ERROR_REASON_WORLD_EPOCH_STALE,
+                     absl::StrCat("the world's epoch is ", record.world_epoch, " and not ", expected_epoch,
+                                  ": it was changed meanwhile, and has ", record.world_size, " ranks"),
+                     {{"world_epoch", absl::StrCat(record.world_epoch)}, {"session", name_}});
+  }
+  const std::deque<OpenStep> dropped = steps_->DropOpen();
+  steps_->SetWorld(world_size);
+  ++version_;
+  WorldChange change{.world_epoch = record.world_epoch, .folded_step = record.folded_step};
+  for (uint32_t worker = 0; worker < workers_.size(); ++worker) {
+    if (workers_[worker].rank.has_value()) SendStep(worker, MakeWorld(record), &change.notices);
+  }
+  const auto refuse = [&](uint64_t step) {
+    return MakeError(
+        v1::ERROR_REASON_WORLD_EPOCH_STALE,
+        absl::StrCat("step ", step, " was dropped: the world changed to epoch ", record.world_epoch, " with ",
+                     record.world_size, " ranks; contribute to step ", record.folded_step + 1, " anew"),
+        {{"world_epoch", absl::StrCat(record.world_epoch)}, {"expected", absl::StrCat(record.folded_step + 1)}});
+  };
+  for (const OpenStep& open : dropped) RefuseStep(open, refuse(open.step), &change.notices);
+  return change;
+}
+
+absl::Status Session::CheckStepUpdate(const StepUpdate& update) {
+  const StepContribution& contribution = update.contribution;
+  if (steps_->bytes() + contribution.bytes > limits_.max_step_bytes) {
+    return LimitExceeded(absl::StrCat("the open steps of session ", Quoted(name_), " would take ",
+                                      steps_->bytes() + contribution.bytes, " bytes"),
+                         "--max-step-bytes", limits_.max_step_bytes);
+  }
+  size_t new_layers = 0;
+  for (size_t i = 0; i < update.bindings.size(); ++i) {
+    LayerBinding* const binding = update.bindings[i];
+    const bool observed = i < contribution.observed.size();
+    const size_t channels = observed ? contribution.observed[i].ranges.size()
+                                     : contribution.gradients[i - contribution.observed.size()].sums.size();
+    FindLayer(binding);
+    if (binding->layer == nullptr && layers_.size() + ++new_layers > limits_.max_layers) {
+      return LimitExceeded(
+          absl::StrCat("session ", Quoted(name_), " would have ", layers_.size() + new_layers, " layers"),
+          "--max-layers", limits_.max_layers, binding->name);
+    }
+    if (channels > limits_.max_channels) {
+      return LimitExceeded(absl::StrCat("layer ", Quoted(binding->name), " has ", channels, " channels"),
+                           "--max-channels", limits_.max_channels, binding->name);
+    }
+    const LayerStatistics empty(*binding->observer);
+    const LayerStatistics& statistics = binding->layer == nullptr ? empty : binding->layer->statistics;
+    const absl::Status status =
+        observed ? statistics.CheckChannelCount(channels)
+                 : CheckRankGradients(statistics, contribution.gradients[i - contribution.observed.size()]);
+    if (status.ok()) continue;
+    const v1::ErrorReason reason = observed ? v1::ERROR_REASON_CHANNEL_COUNT_CHANGED
+                                   : status.code() == absl::StatusCode::kFailedPrecondition
+                                       ? v1::ERROR_REASON_LEARNED_NOT_INITIALIZED
+                                       : v1::ERROR_REASON_STATISTICS_INCONSISTENT;
+    return MakeError(reason, absl::StrCat("layer ", Quoted(binding->name), ": ", status.message()),
+                     {{"layer", binding->name}});
+  }
+  return CheckStateBytes();
+}
+
+void Session::BindLayers(StepUpdate* update) {
+  StepContribution& contribution = update->contribution;
+  for (size_t i = 0; i < update->bindings.size(); ++i) {
+    LayerBinding* const binding = update->bindings[i];
+    if (i >= contribution.observed.size()) {
+      contribution.gradients[i - contribution.observed.size()].layer = binding->layer;
+      continue;
+    }
+    StepContribution::Observed& observed = contribution.observed[i];
+    if (binding->layer == nullptr) {
+      // Its channel count is fixed from now on, so that all ranks' contributions fit together.
+      ++version_;
+      LayerStatistics statistics(*binding->observer);
+      statistics.SetChannelCount(observed.ranges.size()).IgnoreError();
+      binding->layer = AddLayer(binding->name, std::move(statistics), binding->quant_spec);
+      Account(binding->layer);
+    }
+    observed.layer = binding->layer;
+  }
+}
+
+}  // namespace calib::server

@@ -1,0 +1,114 @@
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/codec/error.h"
+#include "server/engine/session.h"
+#include "server/engine/step_fold.h"
+#include "server/engine/step_messages.h"
+#include "server/engine/validate.h"
+
+// Synchronous steps: what follows from contributions.
+namespace calib::server {
+
+void Session::AdvanceSteps(absl::Duration now, Notices* notices) {
+  for (OpenStep* open = steps_->Lowest(); open != nullptr; open = steps_->Lowest()) {
+    if (!open->closed && !open->Missing().empty()) return;
+    absl::StatusOr<StepFold> fold = StepFold::Reduce(*open);
+    if (!fold.ok()) return FailSteps(fold.status(), notices);
+    if (open->stage == OpenStep::Stage::kContributing) {
+      if (absl::Status status = fold->MakeGrids(&open->counted_layers, &open->grids); !status.ok()) {
+        return FailSteps(status, notices);
+      }
+      if (!open->counted_layers.empty()) {
+        open->stage = OpenStep::Stage::kCounting;
+        open->partial = open->closed;
+        open->closed = false;
+        open->since = now;
+        for (const auto& contribution : open->ranks) {
+          if (contribution == nullptr || !contribution->HasReferences()) continue;
+          SendStep(contribution->worker, MakeStepGrids(*open, *contribution, steps_->record().world_epoch), notices);
+        }
+        return;
+      }
+    }
+    if (absl::Status status = fold->Check(); !status.ok()) return FailSteps(status, notices);
+    FoldStep(*open, *fold, notices);
+  }
+}
+
+void Session::FoldStep(const OpenStep& open, const StepFold& fold, Notices* notices) {
+  ++version_;
+  StepsRecord& record = steps_->mutable_record();
+  std::vector<Layer*> changed;
+  uint64_t ignored = 0, values = 0;
+  const std::shared_ptr<const FoldedStep> folded = fold.Apply(open, record.world_epoch, &changed, &ignored);
+  for (const auto& contribution : open.ranks) {
+    if (contribution != nullptr) values = SaturatingAdd(values, contribution->Values());
+  }
+  for (Layer* const layer : changed) {
+    layer->version = version_;
+    Account(layer);
+  }
+  for (const auto& contribution : open.ranks) {
+    if (contribution == nullptr) continue;
+    const auto mark = [&](Layer* layer) {
+      if (!layer->enabled) return;
+      if (layer->contributors.size() <= contribution->worker) layer->contributors.resize(workers_.size());
+      layer->contributors[contribution->worker] = true;
+    };
+    for (const auto& observed : contribution->observed) mark(observed.layer);
+    for (const auto& gradients : contribution->gradients) mark(gradients.layer);
+  }
+  values -= std::min(values, ignored);
+  values_ = SaturatingAdd(values_, values);
+  record_.values_ignored = SaturatingAdd(record_.values_ignored, ignored);
+  counters_->values_observed += values;
+  counters_->values_ignored += ignored;
+  counters_->steps_folded += 1;
+  if (open.partial || !open.AllContributed() || !open.Missing().empty()) {
+    ++record.partial_steps;
+    counters_->partial_steps += 1;
+  }
+  const OpenStep done = steps_->PopFolded(folded);
+  // Contributors that gave the same layers in the same order get the same message.
+  const StepContribution* like = nullptr;
+  StepMessage message;
+  for (const auto& contribution : done.ranks) {
+    if (contribution == nullptr) continue;
+    if (like == nullptr || !contribution->SameLayers(*like)) {
+      message = MakeStepResult(*folded, AnsweredLayers(*contribution), true);
+      like = contribution.get();
+    }
+    SendStep(contribution->worker, message, notices);
+  }
+}
+
+void Session::FailSteps(const absl::Status& status, Notices* notices) {
+  const uint64_t lowest = steps_->Lowest()->step;
+  ++version_;
+  ++steps_->mutable_record().failed_steps;
+  counters_->failed_steps += 1;
+  for (const OpenStep& open : steps_->DropOpen()) {
+    RefuseStep(open,
+               open.step == lowest
+                   ? status
+                   : MakeError(GetReason(status), absl::StrCat("step ", open.step, " was dropped: ", status.message()),
+                               {{"step", absl::StrCat(lowest)}, {"session", name_}}),
+               notices);
+  }
+}
+
+void Session::RefuseStep(const OpenStep& open, const absl::Status& status, Notices* notices) const {
+  const StepMessage message = MakeStepRefusal(open.step, status);
+  for (const auto& contribution : open.ranks) {
+    if (contribution != nullptr) SendStep(contribution->worker, message, notices);
+  }
+}
+
+void Session::SendStep(uint32_t worker, std::shared_ptr<const v1::ObserveResponse> message, Notices* notices) const {
+  if (workers_[worker].listener == nullptr) return;
+  notices->Add([listener = workers_[worker].listener, message = std::move(message)] { listener->OnStep(message); });
+}
+
+}  // namespace calib::server

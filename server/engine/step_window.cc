@@ -1,0 +1,156 @@
+#include "server/engine/step_window.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/codec/error.h"
+
+namespace calib::server {
+
+std::vector<uint32_t> OpenStep::Missing() const {
+  std::vector<uint32_t> missing;
+  for (uint32_t rank = 0; rank < ranks.size(); ++rank) {
+    const StepContribution* const contribution = ranks[rank].get();
+    const bool awaited = stage == Stage::kContributing ? contribution == nullptr
+                                                       : contribution != nullptr && !contribution->counts.has_value() &&
+                                                             contribution->HasReferences();
+    if (awaited) missing.push_back(rank);
+  }
+  return missing;
+}
+
+ReferenceGrid OpenStep::GridOf(const Layer* layer) const {
+  const auto found = std::find(counted_layers.begin(), counted_layers.end(), layer);
+  return found == counted_layers.end() ? ReferenceGrid{} : grids[found - counted_layers.begin()];
+}
+
+StepWindow::StepWindow(const SynchronousOptions& options, StepsRecord record)
+    : options_(options), record_(std::move(record)) {
+  if (record_.world_epoch != 0) return;
+  record_.world_epoch = 1;
+  record_.world_size = options.world_size;
+}
+
+absl::Status StepWindow::CheckRank(uint32_t rank) const {
+  if (rank < record_.world_size) return absl::OkStatus();
+  return MakeError(v1::ERROR_REASON_RANK_INVALID,
+                   absl::StrCat("there is no rank ", rank, ": the world has ", record_.world_size,
+                                " ranks, from 0 on; open the stream with one of them, or enlarge the world first"),
+                   {{"rank", absl::StrCat(rank)}});
+}
+
+absl::StatusOr<StepWindow::Verdict> StepWindow::Check(uint32_t rank, uint64_t world_epoch, uint64_t step) const {
+  if (absl::Status status = CheckRank(rank); !status.ok()) return status;
+  const uint64_t lowest = record_.folded_step + 1;
+  // What is folded stays, whatever the world: its contributors are answered in a later one too.
+  if (step > 0 && step < lowest) {
+    const std::shared_ptr<const FoldedStep> folded = FindFolded(step);
+    if (folded != nullptr) {
+      return rank < folded->ranks.size() && folded->ranks[rank] ? Verdict::kCounted : Verdict::kLate;
+    }
+  }
+  if (world_epoch != record_.world_epoch) {
+    return MakeError(v1::ERROR_REASON_WORLD_EPOCH_STALE,
+                     absl::StrCat("the contribution is of world epoch ", world_epoch, ", and the epoch is ",
+                                  record_.world_epoch, "; take up the new world and contribute to step ", lowest),
+                     {{"world_epoch", absl::StrCat(record_.world_epoch)}, {"expected", absl::StrCat(lowest)}});
+  }
+  if (step < lowest || step - lowest >= options_.window) {
+    return MakeError(
+        v1::ERROR_REASON_STEP_OUT_OF_WINDOW,
+        absl::StrCat("step ", step, " of rank ", rank, " is not open: steps ", lowest, " to ",
+                     lowest + options_.window - 1, " are; ",
+                     step < lowest ? "it was folded, and its result is not kept any more" : "wait for results first"),
+        {{"step", absl::StrCat(step)}, {"expected", absl::StrCat(lowest)}});
+  }
+  const size_t place = step - lowest;
+  const bool again = place < open_.size() && open_[place].ranks[rank] != nullptr;
+  return again ? Verdict::kAgain : Verdict::kNew;
+}
+
+void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribution> contribution,
+                      absl::Duration now) {
+  const size_t place = step - (record_.folded_step + 1);
+  while (open_.size() <= place) {
+    OpenStep& added = open_.emplace_back();
+    added.step = record_.folded_step + open_.size();
+    added.ranks.resize(record_.world_size);
+  }
+  OpenStep& open = open_[place];
+  if (!open.since.has_value()) open.since = now;
+  std::shared_ptr<StepContribution>& slot = open.ranks[rank];
+  bytes_ += contribution->bytes;
+  const bool same = slot != nullptr && slot->SameData(*contribution);
+  if (same) contribution->counts = std::move(slot->counts);
+  if (slot == nullptr) {
+    ++open.contributions;
+  } else {
+    bytes_ -= slot->bytes;
+  }
+  slot = std::move(contribution);
+  if (open.stage == OpenStep::Stage::kContributing || same) return;
+  // Its grids were made of other ranges.
+  open.stage = OpenStep::Stage::kContributing;
+  open.partial = false;
+  open.counted_layers.clear();
+  open.grids.clear();
+  for (const std::shared_ptr<StepContribution>& other : open.ranks) {
+    if (other != nullptr) other->counts.reset();
+  }
+}
+
+OpenStep* StepWindow::Find(uint64_t step) {
+  const uint64_t lowest = record_.folded_step + 1;
+  if (step < lowest || step - lowest >= open_.size()) return nullptr;
+  return &open_[step - lowest];
+}
+
+OpenStep* StepWindow::Lowest() { return open_.empty() ? nullptr : &open_.front(); }
+
+std::shared_ptr<const FoldedStep> StepWindow::FindFolded(uint64_t step) const {
+  const auto& kept = record_.kept;
+  if (kept.empty() || step < kept.front()->step || step > kept.back()->step) return nullptr;
+  return kept[step - kept.front()->step];
+}
+
+OpenStep StepWindow::PopFolded(std::shared_ptr<const FoldedStep> folded) {
+  OpenStep open = std::move(open_.front());
+  open_.pop_front();
+  for (const auto& contribution : open.ranks) bytes_ -= contribution == nullptr ? 0 : contribution->bytes;
+  ++record_.folded_step;
+  record_.kept.push_back(std::move(folded));
+  if (record_.kept.size() > options_.window) record_.kept.pop_front();
+  return open;
+}
+
+std::deque<OpenStep> StepWindow::DropOpen() {
+  bytes_ = 0;
+  return std::exchange(open_, {});
+}
+
+void StepWindow::SetWorld(uint32_t size) {
+  ++record_.world_epoch;
+  record_.world_size = size;
+}
+
+std::optional<absl::Duration> StepWindow::OpenSince() const {
+  // Ranks contribute in the order of the steps, but a lower step may have lost what it had, or be skipped by all.
+  for (const OpenStep& open : open_) {
+    if (open.since.has_value()) return open.since;
+  }
+  return std::nullopt;
+}
+
+std::optional<absl::Duration> StepWindow::Deadline() const {
+  const std::optional<absl::Duration> since = OpenSince();
+  if (options_.straggler_policy == StragglerPolicy::kWait || !since.has_value()) return std::nullopt;
+  return *since + options_.deadline;
+}
+
+uint32_t StepWindow::open_steps() const {
+  return static_cast<uint32_t>(
+      std::count_if(open_.begin(), open_.end(), [](const OpenStep& open) { return open.contributions > 0; }));
+}
+
+}  // namespace calib::server
