@@ -210,6 +210,7 @@ std::vector<QParams> MinMaxParams(const LayerStatistics& statistics, const Quant
   const std::vector<ChannelStatistics>& channels = statistics.channels();
   if (CheckCalibrate(statistics, {CalibrationMethod::kMinMax}, spec) != CalibrateError::kNone) return {};
   if (statistics.config().kind == ObserverKind::kPassive) return PassiveParams(statistics, spec).params;
+  if (statistics.config().kind == ObserverKind::kLearned) return LearnedQParams(statistics);
   float least = 0;
   for (const ChannelStatistics& channel : channels) {
     if (!channel.range.empty()) least = std::min(least, channel.range.min);

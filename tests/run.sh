@@ -6,8 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stages=(packages style build test clang tidy asan tsan bench-smoke)
 buf_version=1.75.0
-# Most of a build is parsing headers of other projects: files are compiled a dozen at a time.
-unity=(-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12)
+# Most of a build is parsing headers of other projects: files are compiled a dozen at a time, which is cheaper than
+# precompiled headers for so few.
+unity=(-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12 -DCALIB_PRECOMPILE=OFF)
 
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 export CMAKE_BUILD_PARALLEL_LEVEL=$jobs CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$jobs} CTEST_OUTPUT_ON_FAILURE=1
@@ -21,7 +22,7 @@ describe() {
     style) echo "formatting, layering, file sizes, include guards, protos, shell scripts" ;;
     build) echo "GCC, Release, several files at once, warnings are errors, into build/" ;;
     test) echo "every test, in build/" ;;
-    clang) echo "Clang, everything but tests, each file by itself, thread safety analysis as errors, into build-clang/" ;;
+    clang) echo "Clang, everything but tests, thread safety analysis as errors, into build-clang/" ;;
     tidy) echo "clang-tidy with the list of .clang-tidy" ;;
     asan) echo "tests of quant, codec and engine under AddressSanitizer and UBSan, in build-asan/" ;;
     tsan) echo "tests of quant and engine under ThreadSanitizer, in build-tsan/" ;;
@@ -53,22 +54,23 @@ stage_build() {
 stage_test() { run_ctest build; }
 
 # Compiles without optimization: this build is for what Clang says.
+# configure_clang DIR OPTION...
 configure_clang() {
-  configure build-clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 \
+  configure "$@" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 \
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld -DCALIB_BUILD_TESTS=OFF -DCALIB_BUILD_BENCHMARKS=OFF
 }
 
 stage_clang() {
-  configure_clang
+  configure_clang build-clang "${unity[@]}"
   cmake --build build-clang
 }
 
 stage_tidy() {
-  configure_clang
-  cmake --build build-clang --target calib_proto
+  configure_clang build-tidy
+  cmake --build build-tidy --target calib_proto
   # What decides numbers and state, and needs no gRPC: the rest would take longer than all other stages.
   find quant proto/codec server/base server/store server/engine -name '*.cc' -print0 | sort -z |
-    xargs -0 -n 4 -P "$jobs" clang-tidy --quiet -p build-clang
+    xargs -0 -n 4 -P "$jobs" clang-tidy --quiet -p build-tidy
 }
 
 stage_asan() { run_sanitized build-asan address,undefined "quant;codec;engine"; }
@@ -107,7 +109,7 @@ run_sanitized() {
   local directory=$1 sanitizers=$2 folders=$3
   shift 3
   configure "$directory" -DCALIB_SANITIZE="$sanitizers" -DCALIB_TEST_FOLDERS="$folders" "${unity[@]}" -DCALIB_BUILD_SERVER=OFF -DCALIB_BUILD_CLIENT=OFF \
-    -DCALIB_BUILD_BENCHMARKS=OFF -DCALIB_WERROR=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+    -DCALIB_BUILD_BENCHMARKS=OFF -DCALIB_WERROR=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O2 -g1" \
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld
   "$@" cmake --build "$directory"
   run_ctest "$directory" "$@"

@@ -188,11 +188,11 @@ absl::StatusOr<LayerBinding*> ObserveStream::FindBinding(uint32_t handle) {
 
 absl::Status ObserveStream::CheckStepless(const LayerBinding& binding) const {
   if (!session_->config().synchronous.has_value() || !NeedsSteps(binding.observer->kind)) return absl::OkStatus();
-  return MakeError(v1::ERROR_REASON_STEP_REQUIRED,
-                   absl::StrCat("layer ", Quoted(binding.name), ": its observer (",
-                                ObserverKindName(binding.observer->kind),
-                                ") takes synchronous steps alone in this session; contribute it to a step"),
-                   {{"layer", binding.name}, {"session", session_->name()}});
+  return MakeError(
+      v1::ERROR_REASON_STEP_REQUIRED,
+      absl::StrCat("layer ", Quoted(binding.name), ": its observer (", ObserverKindName(binding.observer->kind),
+                   ") takes synchronous steps alone in this session; contribute it to a step"),
+      {{"layer", binding.name}, {"session", session_->name()}});
 }
 
 absl::Status ObserveStream::NameLayer(const absl::Status& status) const {

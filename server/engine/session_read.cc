@@ -10,13 +10,13 @@ namespace calib::server {
 Session::Summary Session::GetSummary() const {
   MutexLock lock(&mutex_);
   Summary summary{.record = record_,
-          .layer_count = layers_.size(),
-          .worker_count = workers_.size(),
-          .values = values_,
-          .state_bytes = state_bytes_,
-          .version = version_,
-          .deleted = deleted_,
-          .durable_step = durable_step_};
+                  .layer_count = layers_.size(),
+                  .worker_count = workers_.size(),
+                  .values = values_,
+                  .state_bytes = state_bytes_,
+                  .version = version_,
+                  .deleted = deleted_,
+                  .durable_step = durable_step_};
   if (!steps_.has_value()) return summary;
   summary.record.steps = steps_->record();
   summary.open_steps = steps_->open_steps();

@@ -24,6 +24,10 @@ std::string NameRanks(const std::vector<uint32_t>& ranks) {
                       ranks.size() > named.size() ? absl::StrCat(" and ", ranks.size() - named.size(), " more") : "");
 }
 
+absl::Status CheckRankGradients(const LayerStatistics& statistics, const StepContribution::Gradients& gradients) {
+  return CheckGradients(statistics, gradients.sums, gradients.elements);
+}
+
 // As AnsweredLayers, before the layers are looked up.
 std::vector<AnsweredLayer> AnsweredLayersOf(const StepUpdate& update) {
   std::vector<AnsweredLayer> layers;
@@ -81,10 +85,10 @@ absl::StatusOr<std::vector<std::vector<uint64_t>>> CheckCounts(const OpenStep& o
 }  // namespace
 
 absl::Status Session::NotSynchronousError() const {
-  return MakeError(v1::ERROR_REASON_SESSION_NOT_SYNCHRONOUS,
-                   absl::StrCat("session ", Quoted(name_),
-                                " has no synchronous steps; create one whose config says `synchronous`"),
-                   {{"session", name_}});
+  return MakeError(
+      v1::ERROR_REASON_SESSION_NOT_SYNCHRONOUS,
+      absl::StrCat("session ", Quoted(name_), " has no synchronous steps; create one whose config says `synchronous`"),
+      {{"session", name_}});
 }
 
 absl::Status Session::CheckSender(const StepSender& sender) const {
@@ -114,8 +118,8 @@ absl::StatusOr<Session::StepOutcome> Session::Contribute(const StepSender& sende
     (counted ? counters_->repeated_contributions : counters_->late_contributions) += 1;
     ++version_;
     worker.step = std::max(worker.step, update.step);
-    SendStep(sender.worker,
-             MakeStepResult(*steps_->FindFolded(update.step), AnsweredLayersOf(update), counted), &outcome.notices);
+    SendStep(sender.worker, MakeStepResult(*steps_->FindFolded(update.step), AnsweredLayersOf(update), counted),
+             &outcome.notices);
     return outcome;
   }
   if (record_.sealed) return SealedError();
@@ -177,14 +181,14 @@ Session::StepOutcome Session::ExpireSteps(absl::Duration now) {
       continue;
     }
     const std::vector<uint32_t> missing = lowest.Missing();
-    FailSteps(MakeError(v1::ERROR_REASON_STEP_TIMED_OUT,
-                        absl::StrCat("step ", lowest.step, " failed: ", NameRanks(missing), " of ",
-                                     lowest.ranks.size(), " did not ",
-                                     lowest.stage == OpenStep::Stage::kCounting ? "send counts" : "contribute",
-                                     " within ", absl::FormatDuration(steps_->options().deadline),
-                                     "; nothing of it was counted: contribute again, or change the world"),
-                        {{"step", absl::StrCat(lowest.step)}, {"session", name_}}),
-              &outcome.notices);
+    FailSteps(
+        MakeError(v1::ERROR_REASON_STEP_TIMED_OUT,
+                  absl::StrCat("step ", lowest.step, " failed: ", NameRanks(missing), " of ", lowest.ranks.size(),
+                               " did not ", lowest.stage == OpenStep::Stage::kCounting ? "send counts" : "contribute",
+                               " within ", absl::FormatDuration(steps_->options().deadline),
+                               "; nothing of it was counted: contribute again, or change the world"),
+                  {{"step", absl::StrCat(lowest.step)}, {"session", name_}}),
+        &outcome.notices);
   }
   outcome.deadline = steps_->Deadline();
   outcome.bytes_since_cut = bytes_since_cut_;
@@ -211,12 +215,11 @@ absl::StatusOr<Session::WorldChange> Session::SetWorld(uint64_t expected_epoch, 
     if (workers_[worker].rank.has_value()) SendStep(worker, MakeWorld(record), &change.notices);
   }
   const auto refuse = [&](uint64_t step) {
-    return MakeError(v1::ERROR_REASON_WORLD_EPOCH_STALE,
-                     absl::StrCat("step ", step, " was dropped: the world changed to epoch ", record.world_epoch,
-                                  " with ", record.world_size, " ranks; contribute to step ", record.folded_step + 1,
-                                  " anew"),
-                     {{"world_epoch", absl::StrCat(record.world_epoch)},
-                      {"expected", absl::StrCat(record.folded_step + 1)}});
+    return MakeError(
+        v1::ERROR_REASON_WORLD_EPOCH_STALE,
+        absl::StrCat("step ", step, " was dropped: the world changed to epoch ", record.world_epoch, " with ",
+                     record.world_size, " ranks; contribute to step ", record.folded_step + 1, " anew"),
+        {{"world_epoch", absl::StrCat(record.world_epoch)}, {"expected", absl::StrCat(record.folded_step + 1)}});
   };
   for (const OpenStep& open : dropped) RefuseStep(open, refuse(open.step), &change.notices);
   return change;
@@ -249,7 +252,7 @@ absl::Status Session::CheckStepUpdate(const StepUpdate& update) {
     const LayerStatistics& statistics = binding->layer == nullptr ? empty : binding->layer->statistics;
     const absl::Status status =
         observed ? statistics.CheckChannelCount(channels)
-                 : CheckGradients(statistics, contribution.gradients[i - contribution.observed.size()].sums);
+                 : CheckRankGradients(statistics, contribution.gradients[i - contribution.observed.size()]);
     if (status.ok()) continue;
     const v1::ErrorReason reason = observed ? v1::ERROR_REASON_CHANNEL_COUNT_CHANGED
                                    : status.code() == absl::StatusCode::kFailedPrecondition

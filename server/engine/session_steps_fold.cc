@@ -91,15 +91,15 @@ void Session::FailSteps(const absl::Status& status, Notices* notices) {
   counters_->failed_steps += 1;
   for (const OpenStep& open : steps_->DropOpen()) {
     RefuseStep(open,
-               open.step == lowest ? status
-                                   : MakeError(GetReason(status),
-                                               absl::StrCat("step ", open.step, " was dropped: ", status.message()),
-                                               {{"step", absl::StrCat(lowest)}, {"session", name_}}),
+               open.step == lowest
+                   ? status
+                   : MakeError(GetReason(status), absl::StrCat("step ", open.step, " was dropped: ", status.message()),
+                               {{"step", absl::StrCat(lowest)}, {"session", name_}}),
                notices);
   }
 }
 
-void Session::RefuseStep(const OpenStep& open, const absl::Status& status, Notices* notices) {
+void Session::RefuseStep(const OpenStep& open, const absl::Status& status, Notices* notices) const {
   const StepMessage message = MakeStepRefusal(open.step, status);
   for (const auto& contribution : open.ranks) {
     if (contribution != nullptr) SendStep(contribution->worker, message, notices);

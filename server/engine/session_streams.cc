@@ -10,8 +10,9 @@ namespace calib::server {
 absl::Status Session::FencedError(const std::string& worker_id) const {
   return MakeError(
       v1::ERROR_REASON_WORKER_FENCED,
-      absl::StrCat("a newer stream of worker ", Quoted(worker_id),
-                   ", or of its rank, took over; stop this one, and give each process a worker id and a rank of its own"),
+      absl::StrCat(
+          "a newer stream of worker ", Quoted(worker_id),
+          ", or of its rank, took over; stop this one, and give each process a worker id and a rank of its own"),
       {{"session", name_}, {"worker_id", worker_id}});
 }
 

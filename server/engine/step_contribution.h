@@ -33,11 +33,11 @@ struct StepContribution {
     friend bool operator==(const Gradients&, const Gradients&) = default;
   };
 
-  uint32_t worker = 0;              // ordinal
-  size_t bytes = 0;                 // of its messages
-  std::vector<Observed> observed;   // each layer once, in the message's order
+  uint32_t worker = 0;               // ordinal
+  size_t bytes = 0;                  // of its messages
+  std::vector<Observed> observed;    // each layer once, in the message's order
   std::vector<Gradients> gradients;  // likewise, none that is in `observed`
-  double weight = 1;                // of the gradients
+  double weight = 1;                 // of the gradients
   // Counts of the layers with a reference histogram, in the order of `observed`; unset until they came.
   std::optional<std::vector<std::vector<uint64_t>>> counts;
 

@@ -133,7 +133,7 @@ absl::Status StepFold::Check() const {
     const Layer& layer = *reduced.layer;
     if (!layer.enabled) continue;
     if (!reduced.gradients.empty()) {
-      const absl::Status status = CheckGradients(layer.statistics, Average(reduced));
+      const absl::Status status = CheckGradients(layer.statistics, Average(reduced), reduced.elements);
       if (!status.ok()) {
         return LayerError(layer,
                           status.code() == absl::StatusCode::kFailedPrecondition

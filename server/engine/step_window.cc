@@ -12,10 +12,9 @@ std::vector<uint32_t> OpenStep::Missing() const {
   std::vector<uint32_t> missing;
   for (uint32_t rank = 0; rank < ranks.size(); ++rank) {
     const StepContribution* const contribution = ranks[rank].get();
-    const bool awaited = stage == Stage::kContributing
-                             ? contribution == nullptr
-                             : contribution != nullptr && !contribution->counts.has_value() &&
-                                   contribution->HasReferences();
+    const bool awaited = stage == Stage::kContributing ? contribution == nullptr
+                                                       : contribution != nullptr && !contribution->counts.has_value() &&
+                                                             contribution->HasReferences();
     if (awaited) missing.push_back(rank);
   }
   return missing;

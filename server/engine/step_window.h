@@ -31,8 +31,8 @@ struct OpenStep {
   Stage stage = Stage::kContributing;
   // When the stage's deadline began to run: at the first contribution, or with the counting. Unset: no contribution.
   std::optional<absl::Duration> since;
-  bool closed = false;                // the deadline passed: what is missing is not waited for
-  bool partial = false;               // it did so while contributions were missing
+  bool closed = false;                 // the deadline passed: what is missing is not waited for
+  bool partial = false;                // it did so while contributions were missing
   std::vector<Layer*> counted_layers;  // kCounting: the layers to be counted, and their grids
   std::vector<ReferenceGrid> grids;
 

@@ -19,15 +19,14 @@ void CreateSession(Engine* engine, const v1::CreateSessionRequest& request, v1::
   if (!config.ok()) return done(config.status());
   const absl::StatusOr<Engine::CreateResult> made = engine->CreateSession(request.session(), *config);
   if (!made.ok()) return done(made.status());
-  engine->WhenDurable(made->session,
-                      [engine, made = *made, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
-                        if (durable.ok()) {
-                          FillSession(made.session->GetSummary(), engine->options().clock->Elapsed(),
-                                      response->mutable_session());
-                          response->set_created(made.created);
-                        }
-                        done(durable.status());
-                      });
+  engine->WhenDurable(
+      made->session, [engine, made = *made, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
+        if (durable.ok()) {
+          FillSession(made.session->GetSummary(), engine->options().clock->Elapsed(), response->mutable_session());
+          response->set_created(made.created);
+        }
+        done(durable.status());
+      });
 }
 
 absl::Status GetSession(Engine* engine, const v1::GetSessionRequest& request, v1::GetSessionResponse* response) {
@@ -76,14 +75,13 @@ void SealSession(Engine* engine, const v1::SealSessionRequest& request, v1::Seal
   const absl::Status sealed = (*session)->Seal(&notices);
   notices.Deliver();
   if (!sealed.ok()) return done(sealed);
-  engine->WhenDurable(*session,
-                      [engine, session = *session, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
-                        if (durable.ok()) {
-                          FillSession(session->GetSummary(), engine->options().clock->Elapsed(),
-                                      response->mutable_session());
-                        }
-                        done(durable.status());
-                      });
+  engine->WhenDurable(
+      *session, [engine, session = *session, response, done = std::move(done)](absl::StatusOr<uint64_t> durable) {
+        if (durable.ok()) {
+          FillSession(session->GetSummary(), engine->options().clock->Elapsed(), response->mutable_session());
+        }
+        done(durable.status());
+      });
 }
 
 absl::Status DeleteSession(Engine* engine, const v1::DeleteSessionRequest& request) {
@@ -121,11 +119,10 @@ void SetWorld(Engine* engine, const v1::SetWorldRequest& request, v1::SetWorldRe
   const absl::StatusOr<std::shared_ptr<Session>> session = engine->FindSession(request.session());
   if (!session.ok()) return done(session.status());
   if (request.world_size() < 1 || request.world_size() > kMaxWorldSize) {
-    return done(InvalidField("world_size", absl::StrCat(request.world_size(), " is no number of ranks; use 1 to ",
-                                                        kMaxWorldSize)));
+    return done(InvalidField("world_size",
+                             absl::StrCat(request.world_size(), " is no number of ranks; use 1 to ", kMaxWorldSize)));
   }
-  absl::StatusOr<Session::WorldChange> change =
-      (*session)->SetWorld(request.expected_epoch(), request.world_size());
+  absl::StatusOr<Session::WorldChange> change = (*session)->SetWorld(request.expected_epoch(), request.world_size());
   if (!change.ok()) return done(change.status());
   change->notices.Deliver();
   response->mutable_world()->set_epoch(change->world_epoch);

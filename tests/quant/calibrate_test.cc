@@ -8,6 +8,7 @@
 #include <random>
 
 #include "tests/quant/methods_test_util.h"
+#include "tests/support/sample.h"
 
 namespace calib {
 namespace {
@@ -35,6 +36,7 @@ LayerQParams MustCalibrate(const LayerStatistics& statistics, CalibrationMethod 
 // zero, and an error that is a number.
 void ExpectSane(const std::vector<float>& values, const std::string& name) {
   const LayerStatistics statistics = ObserveValues(values);
+  test::Sample sample(11);
   for (const CalibrationMethod method : kMethods) {
     for (const QuantPreset preset :
          {QuantPreset::kPytorch, QuantPreset::kTensorrt, QuantPreset::kMegengine, QuantPreset::kOnnxruntime,
@@ -44,6 +46,7 @@ void ExpectSane(const std::vector<float>& values, const std::string& name) {
         if (CheckCalibrate(statistics, {method}, MakeSpec("int8", scheme, preset)) == CalibrateError::kSpecInvalid)
           continue;
         for (const char* type : {"int2", "int8", "uint8", "int16", "uint16"}) {
+          if (!sample.Take()) continue;
           const std::string what = name + " " + std::string(MethodName(method)) + " " + type;
           const LayerQParams result = MustCalibrate(statistics, method, MakeSpec(type, scheme, preset));
           ASSERT_THAT(result.params, SizeIs(1)) << what;
