@@ -133,11 +133,12 @@ void SimulatedRank::Contribute() {
   for (auto& [step, kept] : kept_) {
     if (kept.state != Kept::State::kToSend || step > folded_ + world_.window) continue;
     kept.state = Kept::State::kSent;
+    kept.world_epoch = world_epoch_;
     return Send(world_epoch_, step, kept.tensors);
   }
   for (uint64_t step = folded_ + 1; step <= std::min(folded_ + world_.window, world_.steps); ++step) {
     if (kept_.count(step) > 0) continue;
-    kept_[step] = {NewTensors(step), Kept::State::kSent};
+    kept_[step] = {NewTensors(step), Kept::State::kSent, world_epoch_};
     return Send(world_epoch_, step, kept_[step].tensors);
   }
 }
@@ -149,15 +150,13 @@ void SimulatedRank::Repeat() {
   }
   if (sent.empty()) return;
   const uint64_t step = sent[(*world_.rng)() % sent.size()];
-  Kept& kept = kept_[step];
-  if (kept.state == Kept::State::kSent && (*world_.rng)() % 2 == 0) kept.tensors = NewTensors(step);
-  Send(world_epoch_, step, kept.tensors);
+  Send(world_epoch_, step, kept_[step].tensors);
 }
 
 void SimulatedRank::Stray() {
   const bool too_far = (*world_.rng)() % 2 == 0;
   const uint64_t step = folded_ + 1 + (too_far ? world_.window : 0) + (*world_.rng)() % 2;
-  Send(too_far ? world_epoch_ : world_epoch_ - 1, step, NewTensors(step));
+  Send(too_far ? world_epoch_ : world_epoch_ - 1, step, std::make_shared<RankTensors>());
 }
 
 void SimulatedRank::TakeAck() {
@@ -264,8 +263,7 @@ bool SimulatedRank::DeliverToRank() {
     TakeRefusal(message->refusal());
   } else if (message->has_step_grids()) {
     const auto kept = kept_.find(message->step_grids().step());
-    // Of an older stray contribution or one whose tensors were replaced meanwhile: newer grids are on their way.
-    if (kept == kept_.end() || kept->second.tensors != stream_->given[kept->first]) return true;
+    if (kept == kept_.end()) return true;
     to_server_.push_back(
         {CountsRequest(message->step_grids(), *kept->second.tensors, stream_->handles), kept->second.tensors});
   } else {
@@ -282,7 +280,8 @@ void SimulatedRank::TakeResult(const v1::StepResult& result) {
   const std::vector<const LayerTensor*> order = InMessageOrder(*stream_->given[result.step()], stream_->handles);
   for (size_t i = 0; i < order.size(); ++i) {
     const bool learned = SimulatedLayers()[order[i]->layer].config.kind == ObserverKind::kLearned;
-    if (learned && result.params(static_cast<int>(i)) > 0) initialized_[order[i]->layer] = true;
+    const bool has_params = result.params_size() == 0 || result.params(static_cast<int>(i)) > 0;
+    if (learned && has_params) initialized_[order[i]->layer] = true;
   }
 }
 
@@ -291,12 +290,16 @@ void SimulatedRank::TakeRefusal(const v1::Refusal& refusal) {
   if (reason == v1::ERROR_REASON_RANK_INVALID) return Cut(/*noticed=*/true);
   const auto kept = kept_.find(refusal.step());
   if (kept == kept_.end() || kept->second.state != Kept::State::kSent) return;
+  // Of what was sent once more in the world before; meanwhile it was made anew.
+  const bool outdated = reason == v1::ERROR_REASON_WORLD_EPOCH_STALE &&
+                        refusal.info().metadata().at("world_epoch") == absl::StrCat(kept->second.world_epoch);
+  if (outdated) return;
   kept->second.state = Kept::State::kToSend;
   if (reason == v1::ERROR_REASON_STEP_OUT_OF_WINDOW) {
     const uint64_t lowest = std::stoull(refusal.info().metadata().at("expected"));
     folded_ = std::max(folded_, lowest - 1);
     if (refusal.step() < lowest) kept_.erase(kept);
-  } else if (reason == v1::ERROR_REASON_WORLD_EPOCH_STALE || (*world_.rng)() % 2 == 0) {
+  } else if (reason == v1::ERROR_REASON_WORLD_EPOCH_STALE) {
     kept->second.tensors = NewTensors(refusal.step());
   }
 }

@@ -63,9 +63,9 @@ class SimulatedRank {
   void Crash(bool keeps_id);
   // Contributes to the next step that it may, if any.
   void Contribute();
-  // Contributes again to a step that it contributed to, with the same tensors or, if it is open, others.
+  // Sends once more what it contributed to some step.
   void Repeat();
-  // Contributes where it must not: too far ahead, or of an older world.
+  // Contributes, without layers, where it must not: too far ahead, or of an older world.
   void Stray();
   // Takes the newest acknowledgement.
   void TakeAck();
@@ -92,6 +92,7 @@ class SimulatedRank {
   struct Kept {
     std::shared_ptr<const RankTensors> tensors;
     enum class State { kToSend, kSent, kAnswered } state = State::kToSend;
+    uint64_t world_epoch = 0;  // in which it was sent last
   };
   struct Request {
     v1::ObserveRequest message;

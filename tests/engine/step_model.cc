@@ -103,7 +103,10 @@ void StepModel::FoldLowest() {
                                                 .after = oracle()});
   std::vector<std::shared_ptr<const RankTensors>> counted;
   for (const auto& [rank, contribution] : lowest.ranks) {
-    if (!contribution.counted) continue;  // it went away before it had counted its values
+    if (!contribution.counted) {  // the step was closed before it had counted its values
+      ++state_.late;
+      continue;
+    }
     folded->ranks[rank] = true;
     counted.push_back(contribution.tensors);
     state_.values += CountValues(*contribution.tensors);

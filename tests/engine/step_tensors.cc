@@ -146,7 +146,10 @@ v1::ObserveRequest ContributionRequest(uint64_t world_epoch, uint64_t step, cons
       for (const ChannelStatistics& channel : observed.channels()) step_ranges.ranges.push_back(channel.range);
       writer.AddStep(handle, step_ranges, /*reference_histogram=*/false, contribution->mutable_statistics());
     } else {
-      writer.Add(handle, Observe(config, tensor->Values(), tensor->Shape()), contribution->mutable_statistics());
+      // A learned layer's are a histogram's.
+      ObserverConfig observed = config;
+      if (config.kind == ObserverKind::kLearned) observed.kind = ObserverKind::kHistogram;
+      writer.Add(handle, Observe(observed, tensor->Values(), tensor->Shape()), contribution->mutable_statistics());
     }
   }
   return request;

@@ -49,6 +49,7 @@ class StepsSimulationTest : public EngineFixture, public testing::WithParamInter
     ASSERT_TRUE(engine_->Checkpoint().ok());
 
     model_.emplace(synchronous);
+    model_->NoteDurable();
     world_ = {.engine = engine_.get(),
               .model = &*model_,
               .clock = &clock_,
