@@ -3,18 +3,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "proto/codec/quantization_codec.h"
 
 namespace calib::cli {
-namespace {
-
-template <typename Parse>
-CLI::Validator ParseValidator(Parse parse) {
-  return CLI::Validator([parse](std::string& text) { return std::string(parse(text).status().message()); }, "");
-}
-
-}  // namespace
 
 CLI::Validator MethodValidator() {
   return ParseValidator([](const std::string& text) { return ParseMethod(text); });

@@ -8,12 +8,17 @@
 
 #include "CLI/CLI.hpp"
 #include "calib/v1/quantization.pb.h"
-#include "quant/methods.h"
+#include "quant/method_spec.h"
 #include "quant/quant_spec.h"
 
 namespace calib::cli {
 
-// Accepts what the parse functions of quant/ and proto/codec/ accept; their messages name what there is.
+// Accepts what `parse` does, which takes a string and gives a StatusOr; its message names what there is.
+template <typename Parse>
+CLI::Validator ParseValidator(Parse parse) {
+  return CLI::Validator([parse](std::string& text) { return std::string(parse(text).status().message()); }, "");
+}
+// By the parse functions of quant/ and proto/codec/.
 CLI::Validator MethodValidator();
 CLI::Validator TypeValidator();
 

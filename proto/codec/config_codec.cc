@@ -17,7 +17,6 @@ namespace {
 
 static_assert(static_cast<int>(StragglerPolicy::kClosePartial) + 1 == v1::STRAGGLER_POLICY_CLOSE_PARTIAL);
 
-constexpr uint32_t kMaxWindow = 256;
 constexpr absl::Duration kLeastDeadline = absl::Milliseconds(1);
 
 absl::StatusOr<ObserverRules::Rule> DecodeRule(const v1::LayerRule& message, int mantissa_bits) {
@@ -87,25 +86,12 @@ absl::StatusOr<SynchronousOptions> DecodeSynchronous(const v1::SynchronousOption
     if (!deadline.ok()) return deadline.status();
     options.deadline = *deadline;
   }
-  if (message.window() > kMaxWindow) {
-    return InvalidField("window", absl::StrCat(message.window(), " open steps are not 1 to ", kMaxWindow, ", or 0 for ",
-                                               options.window));
+  if (message.window() > kMaxStepWindow) {
+    return InvalidField("window", absl::StrCat(message.window(), " open steps are not 1 to ", kMaxStepWindow,
+                                               ", or 0 for ", options.window));
   }
   if (message.window() != 0) options.window = message.window();
   return options;
-}
-
-v1::SynchronousOptions EncodeSynchronous(const SynchronousOptions& options) {
-  v1::SynchronousOptions message;
-  message.set_world_size(options.world_size);
-  message.set_straggler_policy(static_cast<v1::StragglerPolicy>(static_cast<int>(options.straggler_policy) + 1));
-  if (options.straggler_policy != StragglerPolicy::kWait) {
-    absl::Duration rest;
-    message.mutable_deadline()->set_seconds(absl::IDivDuration(options.deadline, absl::Seconds(1), &rest));
-    message.mutable_deadline()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
-  }
-  message.set_window(options.window);
-  return message;
 }
 
 // Learned observers take nothing but synchronous steps.
@@ -177,7 +163,20 @@ v1::SessionConfig EncodeSessionConfig(const SessionConfig& config) {
     }
     *encoded->mutable_quant_spec() = EncodeQuantSpec(rule.quant_spec);
   }
-  if (config.synchronous.has_value()) *message.mutable_synchronous() = EncodeSynchronous(*config.synchronous);
+  if (config.synchronous.has_value()) *message.mutable_synchronous() = EncodeSynchronousOptions(*config.synchronous);
+  return message;
+}
+
+v1::SynchronousOptions EncodeSynchronousOptions(const SynchronousOptions& options) {
+  v1::SynchronousOptions message;
+  message.set_world_size(options.world_size);
+  message.set_straggler_policy(static_cast<v1::StragglerPolicy>(static_cast<int>(options.straggler_policy) + 1));
+  if (options.straggler_policy != StragglerPolicy::kWait) {
+    absl::Duration rest;
+    message.mutable_deadline()->set_seconds(absl::IDivDuration(options.deadline, absl::Seconds(1), &rest));
+    message.mutable_deadline()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  }
+  message.set_window(options.window);
   return message;
 }
 

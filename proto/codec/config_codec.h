@@ -19,8 +19,11 @@ namespace calib {
 absl::StatusOr<SessionConfig> DecodeSessionConfig(const v1::SessionConfig& config);
 v1::SessionConfig EncodeSessionConfig(const SessionConfig& config);
 
+v1::SynchronousOptions EncodeSynchronousOptions(const SynchronousOptions& options);
+
 inline constexpr int kMaxRules = 1000;
 inline constexpr uint32_t kMaxWorldSize = 65536;
+inline constexpr uint32_t kMaxStepWindow = 256;
 inline constexpr size_t kMaxPatternBytes = 512;
 // A glob over layer names: 1 to kMaxPatternBytes bytes of UTF-8. INVALID_FIELD about `field`.
 absl::Status CheckPattern(absl::string_view field, absl::string_view pattern);

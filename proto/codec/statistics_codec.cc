@@ -135,22 +135,15 @@ absl::StatusOr<ReferenceHistogram> DecodeReferenceState(const ReferenceOptions& 
                                      own, state.steps(), {state.count().begin(), state.count().end()});
 }
 
-absl::StatusOr<HeapOptional<LearnedState>> DecodeLearnedState(const LearnedOptions& options,
-                                                              const v1::LearnedState& state) {
+absl::StatusOr<LearnedState> DecodeLearnedState(const LearnedOptions& options, const v1::LearnedState& state) {
   LearnedState learned;
   learned.scale = state.scale();
   learned.zero_point = state.zero_point();
   learned.scale_moments = {state.scale_average(), state.scale_square_average()};
   learned.zero_point_moments = {state.zero_point_average(), state.zero_point_square_average()};
   learned.steps = state.steps();
-  if (state.scale() == 0) {
-    LearnedState nothing;
-    nothing.scale = 0;
-    if (learned != nothing) return absl::InvalidArgumentError("a learned state without a scale");
-    return HeapOptional<LearnedState>();
-  }
   if (absl::Status status = CheckLearnedState(options, learned); !status.ok()) return status;
-  return HeapOptional<LearnedState>(learned);
+  return learned;
 }
 
 absl::StatusOr<TensorView> DecodeTensorChunk(const v1::TensorChunk& chunk) {

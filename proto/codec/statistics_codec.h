@@ -93,10 +93,9 @@ absl::Status ErrorOfStep(const absl::Status& status);
 absl::StatusOr<ReferenceHistogram> DecodeReferenceState(const ReferenceOptions& options, const Range& range,
                                                         const v1::ReferenceHistogram& state);
 
-// What a learned observer holds of a channel as a v1::LearnedState says it; nothing while the scale is 0.
-// INVALID_ARGUMENT when no such state can be.
-absl::StatusOr<HeapOptional<LearnedState>> DecodeLearnedState(const LearnedOptions& options,
-                                                              const v1::LearnedState& state);
+// What a learned observer holds of a channel as a v1::LearnedState says it. INVALID_ARGUMENT when no such state can be.
+// REQUIRES: CheckLearnedOptions(options).ok().
+absl::StatusOr<LearnedState> DecodeLearnedState(const LearnedOptions& options, const v1::LearnedState& state);
 
 // A raw chunk as a view into the message; checks data type and size (TENSOR_INVALID). The rest is TensorObserver's to
 // check, and the channel axis the caller's.

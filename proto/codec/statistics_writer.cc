@@ -29,15 +29,17 @@ void AddRange(const Range& range, v1::StatisticsBatch* batch) {
   AddEntry<uint64_t>(range.negative_infinity, 0, row, batch->mutable_negative_infinity());
 }
 
-void AddLearned(const HeapOptional<LearnedState>& learned, v1::LearnedState* state) {
-  if (!learned.has_value()) return;
-  state->set_scale(learned->scale);
-  state->set_zero_point(learned->zero_point);
-  state->set_steps(learned->steps);
-  state->set_scale_average(learned->scale_moments.first);
-  state->set_scale_square_average(learned->scale_moments.second);
-  state->set_zero_point_average(learned->zero_point_moments.first);
-  state->set_zero_point_square_average(learned->zero_point_moments.second);
+// Of the row that was added last.
+void AddLearned(const LearnedState& learned, v1::StatisticsBatch* batch) {
+  v1::LearnedState* const state = batch->add_learned();
+  state->set_row(static_cast<uint32_t>(batch->count_size() - 1));
+  state->set_scale(learned.scale);
+  state->set_zero_point(learned.zero_point);
+  state->set_steps(learned.steps);
+  state->set_scale_average(learned.scale_moments.first);
+  state->set_scale_square_average(learned.scale_moments.second);
+  state->set_zero_point_average(learned.zero_point_moments.first);
+  state->set_zero_point_square_average(learned.zero_point_moments.second);
 }
 
 }  // namespace
@@ -63,7 +65,7 @@ void StatisticsWriter::Add(uint32_t handle, const LayerStatistics& statistics, v
       histogram->set_min(reference.empty() ? 0 : reference.range().min);
       histogram->set_max(reference.empty() ? 0 : reference.range().max);
     }
-    if (statistics.config().kind == ObserverKind::kLearned) AddLearned(channel.learned, batch->add_learned());
+    if (channel.learned.has_value()) AddLearned(*channel.learned, batch);
     if (!channel.histogram.has_value()) continue;
     Pack(*channel.histogram, &packed_);
     v1::Bfloat16Histogram* const histogram = batch->add_histogram();

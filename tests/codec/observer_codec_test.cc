@@ -96,7 +96,7 @@ TEST(ObserverCodecTest, MalformedOptionsAreNamed) {
   v1::ObserverConfig minmax;
   minmax.set_kind(v1::OBSERVER_KIND_MINMAX);
   const std::vector<MalformedObserver> cases = {
-      {"kind", "number 6", minmax, [](auto* o) { o->set_kind(static_cast<v1::ObserverKind>(6)); }},
+      {"kind", "number 7", minmax, [](auto* o) { o->set_kind(static_cast<v1::ObserverKind>(7)); }},
       {"ema.convention", "not set", Ema(v1::EMA_CONVENTION_UNSPECIFIED)},
       {"ema.convention", "not set", pytorch, [](auto* o) { o->clear_ema(); }},
       {"ema.convention", "unknown", Ema(static_cast<v1::EmaConvention>(3))},

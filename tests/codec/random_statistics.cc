@@ -25,7 +25,7 @@ std::map<uint32_t, LayerStatistics> RandomLayers(Rng& rng, int layers, int manti
   for (int i = 0; i < layers; ++i) {
     const auto handle = static_cast<uint32_t>(rng() % 1000);
     ObserverConfig config;
-    config.kind = IsHistogramHandle(handle) ? ObserverKind::kHistogram : ObserverKind::kMinMax;
+    config.kind = KindOfHandle(handle);
     config.mantissa_bits = mantissa_bits;
     uint64_t channels = 1;
     if (rng() % 3 == 0) {

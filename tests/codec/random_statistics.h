@@ -14,13 +14,14 @@ namespace calib::test {
 // Statistics of these values; with a channel axis in `config`, they are rows of `channels` values, one a channel.
 LayerStatistics Observe(const ObserverConfig& config, const std::vector<float>& values, uint64_t channels = 1);
 
-// In these tests a layer has a histogram observer iff its handle is even.
+// In these tests a layer's statistics have a histogram iff its handle is even; every fourth of these is learned.
 inline bool IsHistogramHandle(uint32_t handle) { return handle % 2 == 0; }
 inline ObserverKind KindOfHandle(uint32_t handle) {
-  return IsHistogramHandle(handle) ? ObserverKind::kHistogram : ObserverKind::kMinMax;
+  if (!IsHistogramHandle(handle)) return ObserverKind::kMinMax;
+  return handle % 8 == 6 ? ObserverKind::kLearned : ObserverKind::kHistogram;
 }
 
-// Up to `layers` layers by handle, of either kind, per tensor and per channel, of few random values; some have none.
+// Up to `layers` layers by handle, of any kind, per tensor and per channel, of few random values; some have none.
 std::map<uint32_t, LayerStatistics> RandomLayers(Rng& rng, int layers, int mantissa_bits);
 
 // The layers as a batch.

@@ -63,7 +63,7 @@ void MutateColumn(Rng& rng, Column* column) {
 
 // Changes an entry of some column, so that the message stays parsable.
 void MutateFields(Rng& rng, v1::StatisticsBatch* batch) {
-  const uint64_t target = rng() % 12;
+  const uint64_t target = rng() % 13;
   if (target == 0) MutateColumn(rng, batch->mutable_layer());
   if (target == 1) MutateColumn(rng, batch->mutable_channels());
   if (target == 2) MutateColumn(rng, batch->mutable_count());
@@ -71,6 +71,7 @@ void MutateFields(Rng& rng, v1::StatisticsBatch* batch) {
   if (target == 4) MutateColumn(rng, batch->mutable_max());
   if (target == 5) MutateColumn(rng, batch->mutable_nan());
   if (target == 6) MutateColumn(rng, batch->mutable_positive_infinity());
+  if (target == 12 && rng() % 4 == 0) batch->add_learned()->set_scale(1);
   if (target < 7 || batch->histogram_size() == 0) return;
   v1::Bfloat16Histogram* const histogram = batch->mutable_histogram(static_cast<int>(rng() % batch->histogram_size()));
   if (target == 7) histogram->set_mantissa_bits(static_cast<uint32_t>(AnyNumber(rng)));
@@ -82,7 +83,7 @@ void MutateFields(Rng& rng, v1::StatisticsBatch* batch) {
 
 LayerStatistics Empty(const LayerView& layer) {
   ObserverConfig config;
-  config.kind = IsHistogramHandle(layer.handle) ? ObserverKind::kHistogram : ObserverKind::kMinMax;
+  config.kind = KindOfHandle(layer.handle);
   if (layer.rows.size() != 1) config.channel_axis = 0;
   config.mantissa_bits = Bfloat16Histogram::kMinMantissaBits;  // takes histograms of every resolution
   return LayerStatistics(config);

@@ -173,6 +173,7 @@ TEST_F(BadInputTest, Usage) {
                    HasSubstr("needs --observer ema"));
   ExpectUsageError({"session", "create", "s", "--observer", "ema", "--reference-bins", "9"},
                    HasSubstr("needs --observer reference_histogram"));
+  ExpectUsageError({"session", "create", "s", "--observer", "learned"}, HasSubstr("needs --world-size"));
   ExpectUsageError({"qparams", "kept", "--qmin", "-3"}, HasSubstr("--qmax"));
   ExpectUsageError({"qparams", "kept", "--norm", "3"}, HasSubstr("needs the method mse"));
   ExpectUsageError({"qparams", "kept", "--method", "mse", "--norm", "0.5"}, HasSubstr("0.5"));

@@ -27,7 +27,9 @@ class MergeLawsTest : public testing::TestWithParam<uint64_t> {
 
   ObserverConfig RandomConfig() {
     ObserverConfig config;
-    config.kind = Below(4) == 0 ? ObserverKind::kMinMax : ObserverKind::kHistogram;
+    constexpr ObserverKind kKinds[] = {ObserverKind::kMinMax, ObserverKind::kHistogram, ObserverKind::kHistogram,
+                                       ObserverKind::kLearned};
+    config.kind = kKinds[Below(4)];
     config.mantissa_bits = 4 + static_cast<int>(Below(4));
     if (Below(2) == 0) config.channel_axis = static_cast<int>(Below(3)) - 3;
     return config;
