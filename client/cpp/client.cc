@@ -99,6 +99,27 @@ absl::StatusOr<v1::SetQParamsResponse> Client::SetQParams(const v1::SetQParamsRe
   return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::SetQParams, request);
 }
 
+absl::StatusOr<v1::SetWorldResponse> Client::SetWorld(const v1::SetWorldRequest& request) {
+  int attempts = 0;
+  absl::StatusOr<v1::SetWorldResponse> response =
+      Call(stub_->stub.get(), options_, &v1::Calibration::Stub::SetWorld, request, &attempts);
+  if (attempts == 1 || GetReason(response.status()) != v1::ERROR_REASON_WORLD_EPOCH_STALE) return response;
+  v1::GetSessionRequest get;
+  get.set_session(request.session());
+  get.set_page_size(1);
+  const absl::StatusOr<v1::GetSessionResponse> session = GetSession(get);
+  if (!session.ok()) return session.status();
+  const v1::SynchronousStatus& status = session->session().synchronous();
+  // An attempt before this one did it, and its answer was lost.
+  const bool done_before =
+      status.world().epoch() == request.expected_epoch() + 1 && status.world().size() == request.world_size();
+  if (!done_before) return response;
+  response.emplace();
+  *response->mutable_world() = status.world();
+  response->set_folded_step(status.folded_step());
+  return response;
+}
+
 absl::StatusOr<v1::FlushResponse> Client::Flush(const v1::FlushRequest& request) {
   return Call(stub_->stub.get(), options_, &v1::Calibration::Stub::Flush, request);
 }

@@ -49,6 +49,8 @@ class Client {
   absl::StatusOr<v1::DeleteSessionResponse> DeleteSession(const v1::DeleteSessionRequest& request);
   absl::StatusOr<v1::SetObserversEnabledResponse> SetObserversEnabled(const v1::SetObserversEnabledRequest& request);
   absl::StatusOr<v1::SetQParamsResponse> SetQParams(const v1::SetQParamsRequest& request);
+  // Sure of its effect also when an answer was lost: a repetition that finds the new world in place gives it.
+  absl::StatusOr<v1::SetWorldResponse> SetWorld(const v1::SetWorldRequest& request);
   absl::StatusOr<v1::FlushResponse> Flush(const v1::FlushRequest& request);
   absl::StatusOr<v1::ComputeQParamsResponse> ComputeQParams(const v1::ComputeQParamsRequest& request);
   absl::StatusOr<v1::CompareMethodsResponse> CompareMethods(const v1::CompareMethodsRequest& request);

@@ -4,10 +4,16 @@
 #include <memory>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "calib/v1/observe.pb.h"
 #include "client/cpp/client.h"
 
 namespace calib::client {
+
+// A server that takes a connection and then says nothing is given up after this.
+inline constexpr absl::Duration kWelcomeTimeout = absl::Seconds(20);
+// A stream that lived this long shows that the server is well: the next wait begins from the least again.
+inline constexpr absl::Duration kSteadyStream = absl::Seconds(10);
 
 // One Observe call over gRPC. One thread may write while another reads; Cancel is for any thread.
 class ObserveCall {

@@ -5,15 +5,13 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "client/cpp/layer_name.h"
 #include "proto/codec/error.h"
-#include "proto/codec/utf8.h"
 
 namespace calib::client {
 namespace {
 
-constexpr size_t kMaxLayerNameBytes = 512;
 // So that a step fits into one message, which can't be split.
 constexpr size_t kMaxStepBins = kMaxBatchBytes / sizeof(double);
 
@@ -66,11 +64,7 @@ absl::StatusOr<uint32_t> Outbox::Admit(absl::string_view name, const ObserverCon
                                        uint64_t values) {
   const auto found = layer_numbers_.find(name);
   if (found == layer_numbers_.end()) {
-    if (name.empty() || name.size() > kMaxLayerNameBytes || !IsValidUtf8(name)) {
-      return MakeError(v1::ERROR_REASON_LAYER_NAME_INVALID,
-                       absl::StrCat("layer name \"", absl::CHexEscape(name.substr(0, 64)), "\" of ", name.size(),
-                                    " bytes: must be UTF-8 of 1 to ", kMaxLayerNameBytes, " bytes"));
-    }
+    if (absl::Status status = CheckLayerName(name); !status.ok()) return status;
     const uint32_t number = static_cast<uint32_t>(layers_.size());
     layer_numbers_.emplace(name, number);
     layers_.push_back({std::string(name), observer, channels, values});

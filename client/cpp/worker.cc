@@ -2,9 +2,8 @@
 
 #include <utility>
 
-#include "absl/random/random.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "client/cpp/worker_id.h"
 #include "client/cpp/worker_impl.h"
 
 namespace calib::client {
@@ -13,22 +12,13 @@ namespace {
 // How long the destructor tries to make everything durable.
 constexpr absl::Duration kDestructorTimeout = absl::Seconds(1);
 
-// A random UUID, version 4 of RFC 4122.
-std::string MakeUuid() {
-  absl::BitGen random;
-  const uint64_t high = (absl::Uniform<uint64_t>(random) & ~uint64_t{0xf000}) | 0x4000;
-  const uint64_t low = (absl::Uniform<uint64_t>(random) & ~(uint64_t{3} << 62)) | (uint64_t{1} << 63);
-  return absl::StrFormat("%08x-%04x-%04x-%04x-%012x", high >> 32, (high >> 16) & 0xffff, high & 0xffff, low >> 48,
-                         low & 0xffffffffffff);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Open(std::shared_ptr<Client> client, const WorkerOptions& options,
                                                      absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   WorkerOptions with_id = options;
-  if (with_id.worker_id.empty()) with_id.worker_id = MakeUuid();
+  if (with_id.worker_id.empty()) with_id.worker_id = MakeWorkerId();
   auto impl = std::make_unique<Impl>(std::move(client), with_id);
   if (absl::Status status = impl->WaitUntilOpen(deadline); !status.ok()) return status;
   return std::unique_ptr<Worker>(new Worker(std::move(impl)));

@@ -6,8 +6,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "calib/v1/calibration_service.grpc.pb.h"
-#include "client/cpp/channel.h"
+#include "client/cpp/durability.h"
 #include "proto/codec/error.h"
 #include "quant/tensor_layout.h"
 
@@ -18,9 +17,6 @@ constexpr size_t kMinRawWindowBytes = size_t{1} << 20;
 constexpr size_t kMinChunkBytes = size_t{64} << 10;
 // Chunks in a full window, so that sending goes on while the oldest become durable.
 constexpr size_t kChunksInWindow = 8;
-// Between two requests to make data durable.
-constexpr absl::Duration kDurabilityInterval = absl::Seconds(1);
-constexpr absl::Duration kDurabilityTimeout = absl::Seconds(10);
 
 WorkerOptions WithinLimits(WorkerOptions options) {
   options.raw_window_bytes = std::max(options.raw_window_bytes, kMinRawWindowBytes);
@@ -52,10 +48,19 @@ v1::TensorChunk MakeChunk(const TensorView& tensor, size_t begin, size_t size) {
   return chunk;
 }
 
-// The observer whose data is sent; unset for skipped and passive layers, which take none.
-std::optional<ObserverConfig> CollectedAs(const SessionConfig& config, absl::string_view layer) {
+// The observer whose data is sent; unset for skipped and passive layers, which take none. STEP_REQUIRED when the layer takes
+// synchronous steps alone.
+absl::StatusOr<std::optional<ObserverConfig>> CollectedAs(const SessionConfig& config, absl::string_view layer) {
   const std::optional<ObserverConfig> observer = config.rules.Match(layer);
-  return observer.has_value() && observer->kind == ObserverKind::kPassive ? std::nullopt : observer;
+  if (!observer.has_value() || observer->kind == ObserverKind::kPassive) return std::optional<ObserverConfig>();
+  if (config.synchronous.has_value() && NeedsSteps(observer->kind)) {
+    return MakeError(
+        v1::ERROR_REASON_STEP_REQUIRED,
+        absl::StrCat("layer \"", layer, "\" has an observer of kind ", ObserverKindName(observer->kind),
+                     ", which takes synchronous steps alone in this session: contribute to them as a rank"),
+        {{"layer", std::string(layer)}});
+  }
+  return observer;
 }
 
 }  // namespace
@@ -108,7 +113,9 @@ absl::Status Worker::Impl::Observe(absl::string_view layer, const TensorView& te
       idle_observers_.pop_back();
     }
   }
-  const std::optional<ObserverConfig> observer_config = CollectedAs(*config, layer);
+  const absl::StatusOr<std::optional<ObserverConfig>> collected = CollectedAs(*config, layer);
+  if (!collected.ok()) return collected.status();
+  const std::optional<ObserverConfig>& observer_config = *collected;
   if (observer_config.has_value() && DependsOnOrder(observer_config->kind)) {
     return ObserveStep(layer, *observer_config, tensor);
   }
@@ -137,7 +144,9 @@ absl::Status Worker::Impl::SendRaw(absl::string_view layer, const TensorView& te
     if (absl::Status status = Usable(); !status.ok()) return status;
     config = &*config_;
   }
-  const std::optional<ObserverConfig> observer = CollectedAs(*config, layer);
+  const absl::StatusOr<std::optional<ObserverConfig>> collected = CollectedAs(*config, layer);
+  if (!collected.ok()) return collected.status();
+  const std::optional<ObserverConfig>& observer = *collected;
   if (!observer.has_value()) return absl::OkStatus();
   if (DependsOnOrder(observer->kind)) return ObserveStep(layer, *observer, tensor);
   const absl::StatusOr<TensorLayout> layout = FindLayout(tensor, observer->channel_axis);
@@ -214,7 +223,7 @@ absl::Status Worker::Impl::FlushTaken(absl::Time deadline) {
       if (now >= next_request) {
         next_request = now + kDurabilityInterval;
         mutex_.Unlock();
-        RequestDurability(std::min(deadline, now + kDurabilityTimeout));
+        RequestDurability(*client_, options_.session, std::min(deadline, now + kDurabilityTimeout));
         mutex_.Lock();
         continue;
       }
@@ -223,16 +232,6 @@ absl::Status Worker::Impl::FlushTaken(absl::Time deadline) {
     progress_.WaitWithDeadline(&mutex_, wake);
   }
   return fatal_.ok() ? outbox_.refusal() : fatal_;
-}
-
-void Worker::Impl::RequestDurability(absl::Time deadline) const {
-  grpc::ClientContext context;
-  PrepareContext(client_->options(), deadline, &context);
-  v1::FlushRequest request;
-  request.set_session(options_.session);
-  v1::FlushResponse response;
-  // Only a hint: an Ack says what is durable, and the next request follows if this one fails.
-  static_cast<void>(v1::Calibration::NewStub(client_->channel())->Flush(&context, request, &response));
 }
 
 absl::Status Worker::Impl::Close(absl::Time deadline) {

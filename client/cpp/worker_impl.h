@@ -69,8 +69,6 @@ class Worker::Impl {
   // Observe of a layer whose observer depends on order: one step.
   absl::Status ObserveStep(absl::string_view layer, const ObserverConfig& observer, const TensorView& tensor)
       ABSL_LOCKS_EXCLUDED(steps_mutex_, mutex_);
-  // Asks the server to make what it applied durable now.
-  void RequestDurability(absl::Time deadline) const;
 
   const std::shared_ptr<Client> client_;
   const WorkerOptions options_;

@@ -1,21 +1,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cpp/backoff.h"
+#include "client/cpp/welcome_config.h"
 #include "client/cpp/worker_impl.h"
-#include "proto/codec/config_codec.h"
-#include "proto/codec/error.h"
 
 // The stream and reading threads of a Worker.
 namespace calib::client {
-namespace {
-
-// A server that takes a connection and then says nothing is given up after this.
-constexpr absl::Duration kWelcomeTimeout = absl::Seconds(20);
-// A stream that lived this long shows that the server is well: the next wait begins from the least again.
-constexpr absl::Duration kSteadyStream = absl::Seconds(10);
-
-}  // namespace
-
 void Worker::Impl::Run() {
   Backoff backoff(options_.min_backoff, options_.max_backoff);
   while (true) {
@@ -143,6 +133,10 @@ bool Worker::Impl::TakeResponse(const v1::ObserveResponse& response) {
       break;
     case v1::ObserveResponse::kRefusal:
       return TakeRefusal(response.refusal());
+    case v1::ObserveResponse::kStepGrids:
+    case v1::ObserveResponse::kStepResult:
+    case v1::ObserveResponse::kWorld:
+      break;  // of synchronous steps, which this stream has no part in
     case v1::ObserveResponse::KIND_NOT_SET:
       break;  // from a newer server
   }
@@ -151,13 +145,8 @@ bool Worker::Impl::TakeResponse(const v1::ObserveResponse& response) {
 }
 
 absl::Status Worker::Impl::TakeWelcome(const v1::Welcome& welcome) {
-  absl::StatusOr<SessionConfig> config = DecodeSessionConfig(welcome.config());
+  absl::StatusOr<SessionConfig> config = ConfigOf(welcome, options_.session, config_);
   if (!config.ok()) return config.status();
-  if (config_.has_value() && *config != *config_) {
-    return MakeError(v1::ERROR_REASON_SESSION_CONFIG_MISMATCH,
-                     absl::StrCat("session ", options_.session,
-                                  " was deleted and made again with another config; open a new worker"));
-  }
   if (absl::Status status = outbox_.OnWelcome(welcome); !status.ok()) return status;
   if (!config_.has_value()) config_ = *std::move(config);
   welcomed_ = true;
