@@ -163,6 +163,7 @@ absl::StatusOr<Session::StepOutcome> Session::TakeCounts(const StepSender& sende
   OpenStep* const open = steps_->Find(counts.step());
   // Counts of a step that is folded, that has others already, or whose grids are being made anew: not awaited.
   if (*verdict != StepWindow::Verdict::kAgain || open->stage != OpenStep::Stage::kCounting) return outcome;
+  if (open->ranks[*sender.rank] == nullptr) return outcome;  // left out
   StepContribution& contribution = *open->ranks[*sender.rank];
   if (contribution.worker != sender.worker || contribution.incarnation != sender.incarnation) return outcome;
   if (contribution.counts.has_value()) return outcome;

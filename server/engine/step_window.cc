@@ -80,7 +80,8 @@ absl::StatusOr<StepWindow::Verdict> StepWindow::Check(uint32_t rank, uint64_t wo
         {{"step", absl::StrCat(step)}, {"expected", absl::StrCat(lowest)}});
   }
   const size_t place = step - lowest;
-  const bool again = place < open_.size() && open_[place].ranks[rank] != nullptr;
+  const bool again =
+      place < open_.size() && (open_[place].ranks[rank] != nullptr || open_[place].left_out.count(rank) > 0);
   return again ? Verdict::kAgain : Verdict::kNew;
 }
 

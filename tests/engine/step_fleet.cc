@@ -150,7 +150,7 @@ void SimulatedRank::Repeat() {
   }
   if (sent.empty()) return;
   const uint64_t step = sent[(*world_.rng)() % sent.size()];
-  Send(world_epoch_, step, kept_[step].tensors);
+  Send(kept_[step].world_epoch, step, kept_[step].tensors);
 }
 
 void SimulatedRank::Stray() {
@@ -197,12 +197,18 @@ void SimulatedRank::HandleContribution(const Request& request) {
   const uint64_t step = contribution.step();
   const StepModel::Verdict verdict = world_.model->Judge(rank_, contribution.world_epoch(), step);
   const absl::Status status = stream_->stream->Handle(request.message);
+  const bool taken = verdict == StepModel::Verdict::kNew || verdict == StepModel::Verdict::kAgain;
+  // Of a later step it is not known yet.
+  if (taken && step == world_.model->folded_step() + 1 && world_.model->HasEarlyGradients(*request.tensors)) {
+    EXPECT_EQ(GetReason(status), v1::ERROR_REASON_LEARNED_NOT_INITIALIZED) << status;
+    return Refuse(request.message, status);
+  }
   EXPECT_EQ(GetReason(status), ReasonOf(verdict)) << status;
   if (!status.ok()) return Refuse(request.message, status);
   stream_->given[step] = request.tensors;
   stream_->awaiting.insert(step);
   world_.model->NoteAnswered(verdict);
-  if (verdict == StepModel::Verdict::kNew || verdict == StepModel::Verdict::kAgain) {
+  if (taken) {
     world_.model->Take(rank_, step, request.tensors, ContentOf(contribution, stream_->handles),
                        world_.clock->Elapsed());
   }
@@ -214,14 +220,15 @@ void SimulatedRank::Refuse(const v1::ObserveRequest& request, const absl::Status
   *response->mutable_refusal() = stream_->stream->MakeRefusal(request, status);
   EXPECT_EQ(response->refusal().step(),
             request.has_step_counts() ? request.step_counts().step() : request.step_contribution().step());
-  to_rank_.push_back(std::move(response));
+  to_rank_.push_back({std::move(response), nullptr});
 }
 
 void SimulatedRank::CheckAnswers() {
   const auto check = [this](Stream* stream, bool arrives) {
     for (std::shared_ptr<const v1::ObserveResponse>& message : stream->listener->TakeSteps()) {
       CheckAnswer(*message, stream);
-      if (arrives) to_rank_.push_back(std::move(message));
+      const uint64_t step = message->has_step_grids() ? message->step_grids().step() : message->step_result().step();
+      if (arrives) to_rank_.push_back({std::move(message), stream->given[step]});
     }
     for (const uint64_t step : stream->awaiting) {
       EXPECT_TRUE(world_.model->IsOpen(rank_, step)) << "rank " << rank_ << " was not told about step " << step;
@@ -255,29 +262,26 @@ void SimulatedRank::CheckAnswer(const v1::ObserveResponse& message, Stream* stre
 
 bool SimulatedRank::DeliverToRank() {
   if (to_rank_.empty()) return false;
-  const std::shared_ptr<const v1::ObserveResponse> message = std::move(to_rank_.front());
+  const auto [message, tensors] = std::move(to_rank_.front());
   to_rank_.pop_front();
   if (message->has_step_result()) {
-    TakeResult(message->step_result());
+    TakeResult(message->step_result(), *tensors);
   } else if (message->has_refusal()) {
     TakeRefusal(message->refusal());
   } else if (message->has_step_grids()) {
-    const auto kept = kept_.find(message->step_grids().step());
-    if (kept == kept_.end()) return true;
-    to_server_.push_back(
-        {CountsRequest(message->step_grids(), *kept->second.tensors, stream_->handles), kept->second.tensors});
+    to_server_.push_back({CountsRequest(message->step_grids(), *tensors, stream_->handles), tensors});
   } else {
     TakeWorld(message->world());
   }
   return true;
 }
 
-void SimulatedRank::TakeResult(const v1::StepResult& result) {
+void SimulatedRank::TakeResult(const v1::StepResult& result, const RankTensors& tensors) {
   folded_ = std::max(folded_, result.step());
   const auto kept = kept_.find(result.step());
   if (kept == kept_.end()) return;
   kept->second.state = Kept::State::kAnswered;
-  const std::vector<const LayerTensor*> order = InMessageOrder(*stream_->given[result.step()], stream_->handles);
+  const std::vector<const LayerTensor*> order = InMessageOrder(tensors, stream_->handles);
   for (size_t i = 0; i < order.size(); ++i) {
     const bool learned = SimulatedLayers()[order[i]->layer].config.kind == ObserverKind::kLearned;
     const bool has_params = result.params_size() == 0 || result.params(static_cast<int>(i)) > 0;
@@ -288,6 +292,7 @@ void SimulatedRank::TakeResult(const v1::StepResult& result) {
 void SimulatedRank::TakeRefusal(const v1::Refusal& refusal) {
   const v1::ErrorReason reason = ReasonOf(refusal);
   if (reason == v1::ERROR_REASON_RANK_INVALID) return Cut(/*noticed=*/true);
+  if (reason == v1::ERROR_REASON_LEARNED_NOT_INITIALIZED) return BeginLearningAnew();
   const auto kept = kept_.find(refusal.step());
   if (kept == kept_.end() || kept->second.state != Kept::State::kSent) return;
   // Of what was sent once more in the world before; meanwhile it was made anew.
@@ -301,6 +306,14 @@ void SimulatedRank::TakeRefusal(const v1::Refusal& refusal) {
     if (refusal.step() < lowest) kept_.erase(kept);
   } else if (reason == v1::ERROR_REASON_WORLD_EPOCH_STALE) {
     kept->second.tensors = NewTensors(refusal.step());
+  }
+}
+
+void SimulatedRank::BeginLearningAnew() {
+  Cut(/*noticed=*/true);
+  initialized_.assign(SimulatedLayers().size(), false);
+  for (auto& [step, kept] : kept_) {
+    if (step > folded_) kept.tensors = NewTensors(step);
   }
 }
 

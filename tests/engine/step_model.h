@@ -35,6 +35,9 @@ class StepModel {
   void TakeCounts(uint32_t rank, uint64_t step);
   // The world changed.
   void SetWorld(uint32_t size);
+  // The lowest open step was counted no further: these ranks, whose counts were awaited, are left out, and the others
+  // count anew.
+  void LeaveOut(const std::vector<uint32_t>& ranks);
   // Deadlines passed; the session has looked at them.
   void NoteExpired(absl::Duration now);
   // All of the session that there is now is durable.
@@ -57,6 +60,8 @@ class StepModel {
   v1::ErrorReason last_drop() const { return last_drop_; }
   // A contribution to an open step stands.
   bool IsOpen(uint32_t rank, uint64_t step) const;
+  // Whether they hold gradients of a layer that has no value yet.
+  bool HasEarlyGradients(const RankTensors& tensors) const;
   // After the last folded step.
   const StepOracle& oracle() const { return state_.folded.empty() ? empty_ : state_.folded.back()->after; }
 
@@ -69,6 +74,7 @@ class StepModel {
     std::shared_ptr<const RankTensors> tensors;
     std::string content;
     bool counted = false;  // its counts came, or none are needed
+    bool left_out = false;
   };
   struct OpenStep {
     std::map<uint32_t, Contribution> ranks;
@@ -89,6 +95,8 @@ class StepModel {
   };
 
   void FoldLowest();
+  // A learned layer has no value, and some rank gave gradients of it to the lowest open step.
+  bool LearnsTooEarly() const;
   bool DeadlinePassed() const;
 
   const SynchronousOptions options_;
@@ -98,9 +106,6 @@ class StepModel {
   v1::ErrorReason last_drop_ = v1::ERROR_REASON_UNSPECIFIED;
   absl::Duration expired_ = -absl::InfiniteDuration();  // when deadlines were last looked at
 };
-
-// Layers that are learned and have a value.
-LayerSet InitializedLayers(const StepOracle& oracle);
 
 }  // namespace calib::server::test
 
