@@ -61,6 +61,44 @@ absl::Status StepLog::news(bool any_error) const {
                    {{"rank", absl::StrCat(rank_)}, {"world_epoch", absl::StrCat(world_.epoch)}});
 }
 
+void StepLog::TakeWorldNews() {
+  if (IsWorldChange(news_)) news_ = absl::OkStatus();
+}
+
+void StepLog::Answer(Entry* entry, const absl::Status& status) {
+  if (!status.ok() && !IsWorldChange(news_)) news_ = status;
+  entry->ticket->answered = true;
+  entry->ticket->status = status;
+  on_change_(*entry->ticket);
+}
+
+StepLog::Entries::iterator StepLog::Drop(Entries::iterator entry, const absl::Status& status) {
+  if (!entry->second.ticket->answered) Answer(&entry->second, status);
+  next_step_ = std::min(next_step_, entry->first);
+  return Erase(entry);
+}
+
+StepLog::Entries::iterator StepLog::Erase(Entries::iterator entry) {
+  kept_bytes_ -= entry->second.encoded.bytes;
+  due_.erase(entry->first);
+  to_count_.erase(entry->first);
+  return entries_.erase(entry);
+}
+
+void StepLog::ForgetDurable() {
+  settled_ = settled_ || durable_ + 1 >= next_step_;
+  auto entry = entries_.begin();
+  while (entry != entries_.end() && entry->first <= durable_) {
+    if (!entry->second.ticket->answered) {
+      ++entry;
+      continue;
+    }
+    next_step_ = std::max(next_step_, entry->first + 1);
+    entry = Erase(entry);
+  }
+  AdvanceNextStep();
+}
+
 void StepLog::TakeWorld(const StepWorld& world) {
   const bool first = world_.epoch == 0;
   const bool changed = !first && world != world_;
