@@ -22,6 +22,13 @@ std::string ContentOf(const v1::StepContribution& contribution, const LayerHandl
   return content.SerializeAsString();
 }
 
+bool AreOn(const v1::StepGrids& grids, const v1::StepCounts& counts) {
+  return std::equal(counts.count().begin(), counts.count().end(), grids.grid().begin(), grids.grid().end(),
+                    [](const v1::StepCount& count, const v1::StepGrid& grid) {
+                      return count.grid().SerializeAsString() == grid.SerializeAsString();
+                    });
+}
+
 v1::ErrorReason ReasonOf(const v1::Refusal& refusal) {
   v1::ErrorReason reason = v1::ERROR_REASON_UNSPECIFIED;
   v1::ErrorReason_Parse("ERROR_REASON_" + refusal.info().reason(), &reason);
@@ -181,11 +188,8 @@ bool SimulatedRank::DeliverToServer() {
   const absl::Status status = stream_->stream->Handle(request.message);
   EXPECT_EQ(GetReason(status), ReasonOf(verdict)) << status;
   const auto grids = stream_->grids.find(counts.step());
-  if (status.ok() && grids != stream_->grids.end() &&
-      std::equal(counts.count().begin(), counts.count().end(), grids->second.grid().begin(), grids->second.grid().end(),
-                 [](const v1::StepCount& count, const v1::StepGrid& grid) {
-                   return count.grid().SerializeAsString() == grid.SerializeAsString();
-                 })) {
+  if (status.ok() && grids != stream_->grids.end() && grids->second.second == world_.model->GridRound(counts.step()) &&
+      AreOn(grids->second.first, counts)) {
     world_.model->TakeCounts(rank_, counts.step());
   }
   if (!status.ok()) Refuse(request.message, status);
@@ -252,7 +256,8 @@ void SimulatedRank::CheckAnswer(const v1::ObserveResponse& message, Stream* stre
     EXPECT_EQ(stream->awaiting.count(message.step_grids().step()), 1u);
     EXPECT_EQ(message.step_grids().step(), world_.model->folded_step() + 1) << "grids follow from the steps before";
     EXPECT_EQ(message.step_grids().world_epoch(), world_.model->world_epoch());
-    stream->grids[message.step_grids().step()] = message.step_grids();
+    const uint64_t step = message.step_grids().step();
+    stream->grids[step] = {message.step_grids(), world_.model->GridRound(step)};
   } else {
     ASSERT_TRUE(message.has_world());
     EXPECT_EQ(message.world().epoch(), world_.model->world_epoch());

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -87,7 +88,8 @@ class SimulatedRank {
     LayerHandles handles;
     std::map<uint64_t, std::shared_ptr<const RankTensors>> given;  // what the server took last, by step
     std::set<uint64_t> awaiting;                                   // steps that were taken and not answered
-    std::map<uint64_t, v1::StepGrids> grids;                       // that it was sent last, by step
+    // What it was sent last, by step: the grids, and their round.
+    std::map<uint64_t, std::pair<v1::StepGrids, uint64_t>> grids;
   };
   struct Kept {
     std::shared_ptr<const RankTensors> tensors;

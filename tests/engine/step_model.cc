@@ -46,7 +46,7 @@ void StepModel::NoteAnswered(Verdict verdict) {
 
 void StepModel::Take(uint32_t rank, uint64_t step, std::shared_ptr<const RankTensors> tensors,
                      const std::string& content, absl::Duration now) {
-  OpenStep& open = open_.try_emplace(step, OpenStep{.ranks = {}, .since = now}).first->second;
+  OpenStep& open = open_.try_emplace(step, OpenStep{.ranks = {}, .since = now, .grid_round = 0}).first->second;
   const auto [place, added] = open.ranks.try_emplace(rank);
   if (!added && !place->second.left_out && place->second.content == content) {
     place->second.tensors = std::move(tensors);  // same values, maybe in another order
@@ -54,6 +54,7 @@ void StepModel::Take(uint32_t rank, uint64_t step, std::shared_ptr<const RankTen
   }
   place->second = {std::move(tensors), content};
   // Grids are made of all ranks' ranges: after a change everybody counts anew.
+  ++open.grid_round;
   for (auto& [other, contribution] : open.ranks) contribution.counted = !HasReference(*contribution.tensors);
 }
 
@@ -63,6 +64,7 @@ void StepModel::TakeCounts(uint32_t rank, uint64_t step) {
 
 void StepModel::LeaveOut(const std::vector<uint32_t>& ranks) {
   OpenStep& lowest = open_.begin()->second;
+  ++lowest.grid_round;
   for (auto& [rank, contribution] : lowest.ranks) contribution.counted = !HasReference(*contribution.tensors);
   for (const uint32_t rank : ranks) lowest.ranks[rank].left_out = true;
 }
@@ -79,6 +81,11 @@ void StepModel::NoteExpired(absl::Duration now) { expired_ = now; }
 void StepModel::NoteRestart() {
   state_ = durable_;
   open_.clear();
+}
+
+uint64_t StepModel::GridRound(uint64_t step) const {
+  const auto open = open_.find(step);
+  return open == open_.end() ? 0 : open->second.grid_round;
 }
 
 bool StepModel::IsOpen(uint32_t rank, uint64_t step) const {

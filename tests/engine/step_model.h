@@ -58,6 +58,8 @@ class StepModel {
   uint64_t durable_step() const { return durable_.folded.size(); }
   // Why contributions were dropped last.
   v1::ErrorReason last_drop() const { return last_drop_; }
+  // How often what a step's grids are made of has changed.
+  uint64_t GridRound(uint64_t step) const;
   // A contribution to an open step stands.
   bool IsOpen(uint32_t rank, uint64_t step) const;
   // Whether they hold gradients of a layer that has no value yet.
@@ -79,6 +81,7 @@ class StepModel {
   struct OpenStep {
     std::map<uint32_t, Contribution> ranks;
     absl::Duration since;
+    uint64_t grid_round = 0;
   };
   struct Folded {
     uint64_t world_epoch;
