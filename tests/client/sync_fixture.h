@@ -36,11 +36,13 @@ class SyncFixture : public ClientFixture {
     mxnet.reference = {ReferenceRule::kMxnet, 65, 0};
     ObserverConfig megengine = observer(ObserverKind::kReferenceHistogram);
     megengine.reference = {ReferenceRule::kMegengine, 64, 0};
+    ObserverConfig learned = observer(ObserverKind::kLearned);
+    learned.learned = LearnedOptions();
     std::vector<ObserverRules::Rule> rules = {{"ema*", observer(ObserverKind::kEma), {}},
                                               {"mxnet*", mxnet, {}},
                                               {"megengine*", megengine, {}},
                                               {"channels*", channels, {}},
-                                              {"learned*", observer(ObserverKind::kLearned), {}},
+                                              {"learned*", learned, {}},
                                               {"passive*", observer(ObserverKind::kPassive), {}},
                                               {"debug*", std::nullopt, {}},
                                               {"*", observer(ObserverKind::kHistogram), {}}};

@@ -80,7 +80,9 @@ TEST_F(SyncPushTest, RanksTogetherGiveWhatOneGives) {
     EXPECT_EQ(run.totals().not_counted, 0u);
     EXPECT_EQ(run.done_bytes(), run.total_bytes());
     EXPECT_EQ(run.totals().bytes, run.total_bytes());
-    if (bytes != 0) EXPECT_EQ(run.totals().bytes, bytes);
+    if (bytes != 0) {
+      EXPECT_EQ(run.totals().bytes, bytes);
+    }
     bytes = run.totals().bytes;
   }
   EXPECT_EQ(Statistics("ranks1"), Statistics("ranks3"));
