@@ -111,6 +111,11 @@ void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribu
   slot = std::move(contribution);
   if (open.stage == OpenStep::Stage::kContributing || same) return;
   MakeGridsAnew(&open);
+  // All count anew, so those that were left out may yet count in time; they will not contribute again by themselves.
+  for (auto& [other, contributed] : std::exchange(open.left_out, {})) {
+    open.ranks[other] = std::move(contributed);
+    ++open.contributions;
+  }
 }
 
 void StepWindow::LeaveOutUncounted(OpenStep* open) {

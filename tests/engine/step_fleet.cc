@@ -25,7 +25,8 @@ std::string ContentOf(const v1::StepContribution& contribution, const LayerHandl
 bool AreOn(const v1::StepGrids& grids, const v1::StepCounts& counts) {
   return std::equal(counts.count().begin(), counts.count().end(), grids.grid().begin(), grids.grid().end(),
                     [](const v1::StepCount& count, const v1::StepGrid& grid) {
-                      return count.grid().SerializeAsString() == grid.SerializeAsString();
+                      const v1::StepGrid& on = count.grid();
+                      return on.low() == grid.low() && on.high() == grid.high() && on.bins() == grid.bins();
                     });
 }
 

@@ -55,7 +55,10 @@ void StepModel::Take(uint32_t rank, uint64_t step, std::shared_ptr<const RankTen
   place->second = {std::move(tensors), content};
   // Grids are made of all ranks' ranges: after a change everybody counts anew.
   ++open.grid_round;
-  for (auto& [other, contribution] : open.ranks) contribution.counted = !HasReference(*contribution.tensors);
+  for (auto& [other, contribution] : open.ranks) {
+    contribution.counted = !HasReference(*contribution.tensors);
+    contribution.left_out = false;
+  }
 }
 
 void StepModel::TakeCounts(uint32_t rank, uint64_t step) {
