@@ -1,6 +1,7 @@
 #include "client/cli/json_output.h"
 
 #include <cmath>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -86,7 +87,8 @@ Json ToJson(const v1::Session& session) {
           {"updates_applied", session.updates_applied()},
           {"values", session.values()},
           {"values_ignored", session.values_ignored()},
-          {"state_bytes", session.state_bytes()}};
+          {"state_bytes", session.state_bytes()},
+          {"synchronous", session.has_synchronous() ? ToJson(session.synchronous()) : Json(nullptr)}};
 }
 
 Json ToJson(const v1::LayerSummary& layer) {
@@ -108,7 +110,24 @@ Json ToJson(const v1::WorkerStatus& worker) {
           {"incarnation", worker.incarnation()},
           {"applied", worker.applied()},
           {"durable", worker.durable()},
-          {"connected", worker.connected()}};
+          {"connected", worker.connected()},
+          {"rank", worker.has_rank() ? Json(worker.rank()) : Json(nullptr)},
+          {"step", worker.step()}};
+}
+
+Json ToJson(const v1::SynchronousStatus& status) {
+  return {{"world_epoch", status.world().epoch()},
+          {"world_size", status.world().size()},
+          {"folded_step", status.folded_step()},
+          {"durable_step", status.durable_step()},
+          {"open_steps", status.open_steps()},
+          {"missing_rank", std::vector<uint32_t>(status.missing_rank().begin(), status.missing_rank().end())},
+          {"missing_ranks", status.missing_ranks()},
+          {"open_for_ms", google::protobuf::util::TimeUtil::DurationToMilliseconds(status.open_for())},
+          {"partial_steps", status.partial_steps()},
+          {"failed_steps", status.failed_steps()},
+          {"late_contributions", status.late_contributions()},
+          {"repeated_contributions", status.repeated_contributions()}};
 }
 
 }  // namespace calib::cli

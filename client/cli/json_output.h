@@ -18,9 +18,12 @@ std::string ToLine(const Json& json);
 // One layer's qparams as the command line's contract has them. A layer without qparams has "error": {"reason",
 // "message"} in place of the numbers.
 Json ToJson(const v1::LayerQParams& layer);
+// "synchronous" is null without synchronous steps.
 Json ToJson(const v1::Session& session);
 Json ToJson(const v1::LayerSummary& layer);
+// "rank" is null for a worker without one.
 Json ToJson(const v1::WorkerStatus& worker);
+Json ToJson(const v1::SynchronousStatus& status);
 
 // "int8", "mse", "histogram" as the command line spells them.
 std::string TypeName(const v1::QuantSpec& spec);

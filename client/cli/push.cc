@@ -15,6 +15,7 @@
 #include "client/cli/progress_bar.h"
 #include "client/cli/push_plan.h"
 #include "client/cli/push_run.h"
+#include "client/cli/push_sync.h"
 #include "proto/codec/config_codec.h"
 
 namespace calib::cli {
@@ -23,8 +24,8 @@ namespace {
 constexpr int kMaxRanks = 256;
 constexpr absl::Duration kRedrawInterval = absl::Milliseconds(100);
 
-// The session's rules, once it is known to take data.
-absl::StatusOr<SessionConfig> OpenSessionConfig(const std::string& session, client::Client* client) {
+// The session, once it is known to take data.
+absl::StatusOr<v1::Session> OpenSession(const std::string& session, client::Client* client) {
   v1::GetSessionRequest request;
   request.set_session(session);
   request.set_page_size(1);
@@ -34,7 +35,7 @@ absl::StatusOr<SessionConfig> OpenSessionConfig(const std::string& session, clie
     return absl::FailedPreconditionError(
         absl::StrCat("session '", session, "' is sealed: its results are final; create another for more data"));
   }
-  return DecodeSessionConfig(response->session().config());
+  return response->session();
 }
 
 struct PushCommand {
@@ -54,43 +55,92 @@ struct PushCommand {
                                                                 : std::string();
             },
             ""));
+    ranks_option =
+        command
+            ->add_option(
+                "--ranks", ranks,
+                "Workers at once. Each gets a part of every step: its rows along the tensor's first axis, as "
+                "numpy.array_split "
+                "splits them. Channels, along whichever axis, stay whole. With --sync the default is as many as the "
+                "session's world has")
+            ->check(CLI::Range(1, kMaxRanks))
+            ->capture_default_str()
+            ->type_name("N");
+    CLI::Option* const raw_option =
+        command->add_flag("--raw", raw, "Send the values for the server to reduce, not statistics made here");
+    CLI::Option* const shuffle_option =
+        command->add_option("--shuffle", shuffle_seed, "Push the steps in an order drawn from this seed")
+            ->type_name("SEED");
+    CLI::Option* const sync_option =
+        command
+            ->add_flag(
+                "--sync", sync,
+                "Push synchronous steps: step i of the files, from 1 on, is the session's step i, to which every "
+                "rank contributes its part. Goes on where the session is")
+            ->excludes(raw_option)
+            ->excludes(shuffle_option);
     command
-        ->add_option("--ranks", ranks,
-                     "Workers at once. Each gets a part of every step: its rows along the tensor's first axis, as "
-                     "numpy.array_split "
-                     "splits them. Channels, along whichever axis, stay whole")
-        ->check(CLI::Range(1, kMaxRanks))
-        ->capture_default_str()
-        ->type_name("N");
-    command->add_flag("--raw", raw, "Send the values for the server to reduce, not statistics made here");
-    command->add_option("--shuffle", shuffle_seed, "Push the steps in an order drawn from this seed")
-        ->type_name("SEED");
+        ->add_option("--rank", rank,
+                     "With --sync: be this rank alone, for one process a rank; without it all ranks, a thread each")
+        ->needs(sync_option)
+        ->type_name("R");
   }
 
-  absl::Status Run(const Context& context) const {
-    const absl::Time start = absl::Now();
-    const auto config = OpenSessionConfig(session, &context.client);
-    if (!config.ok()) return config.status();
+  // The files whose layers the session takes.
+  absl::StatusOr<std::vector<PushSource>> OpenSources(const SessionConfig& config) const {
     std::vector<PushSource> sources;
-    std::set<std::string> layers;
     for (const std::string& argument : arguments) {
       absl::StatusOr<PushSource> source = OpenPushSource(argument);
       if (!source.ok()) return source.status();
-      const std::optional<ObserverConfig> observer = config->rules.Match(source->layer);
+      const std::optional<ObserverConfig> observer = config.rules.Match(source->layer);
       if (!observer.has_value() || observer->kind == ObserverKind::kPassive) {
         std::cerr << "calibctl: session " << session << (observer.has_value() ? " takes no data of passive" : " skips")
                   << " layer " << Printable(source->layer) << ": not pushed\n";
         continue;
       }
-      if (DependsOnOrder(observer->kind) && ranks > 1) {
+      const auto say_kind = [&](absl::string_view what) {
         return absl::InvalidArgumentError(absl::StrCat("layer ", Printable(source->layer), " has an observer of kind ",
-                                                       ObserverKindName(observer->kind),
-                                                       ", which takes whole steps in order: push it with --ranks 1"));
+                                                       ObserverKindName(observer->kind), ", which takes ", what));
+      };
+      if (!sync && config.synchronous.has_value() && NeedsSteps(observer->kind)) {
+        return say_kind("synchronous steps alone in this session: push it with --sync");
+      }
+      if (!sync && DependsOnOrder(observer->kind) && ranks > 1) {
+        return say_kind("whole steps in order: push it with --ranks 1");
       }
       source->whole_steps = DependsOnOrder(observer->kind);
-      layers.insert(source->layer);
       sources.push_back(*std::move(source));
     }
+    return sources;
+  }
+
+  absl::Status RunSynchronously(const Context& context, const v1::Session& open_session,
+                                absl::Span<const PushSource> sources) const {
+    std::set<std::string> layers;
+    for (const PushSource& source : sources) {
+      if (layers.insert(source.layer).second) continue;
+      return absl::InvalidArgumentError(absl::StrCat("layer ", Printable(source.layer),
+                                                     " is given twice: a synchronous step has one tensor of a layer"));
+    }
+    SyncPush push;
+    if (ranks_option->count() > 0) push.ranks = static_cast<uint32_t>(ranks);
+    push.rank = rank;
+    if (absl::Status status = CheckSyncPush(push, open_session); !status.ok()) return status;
+    return PushSynchronously(context, push, open_session, sources);
+  }
+
+  absl::Status Run(const Context& context) const {
+    const absl::Time start = absl::Now();
+    const auto open_session = OpenSession(session, &context.client);
+    if (!open_session.ok()) return open_session.status();
+    const auto config = DecodeSessionConfig(open_session->config());
+    if (!config.ok()) return config.status();
+    const absl::StatusOr<std::vector<PushSource>> opened = OpenSources(*config);
+    if (!opened.ok()) return opened.status();
+    const std::vector<PushSource>& sources = *opened;
+    if (sync) return RunSynchronously(context, *open_session, sources);
+    std::set<std::string> layers;
+    for (const PushSource& source : sources) layers.insert(source.layer);
     const auto steps = PlanSteps(sources, shuffle_seed);
     if (!steps.ok()) return steps.status();
 
@@ -142,7 +192,10 @@ struct PushCommand {
   std::vector<std::string> arguments;
   int ranks = 1;
   bool raw = false;
+  bool sync = false;
+  std::optional<uint32_t> rank;
   std::optional<uint64_t> shuffle_seed;
+  CLI::Option* ranks_option;
 };
 
 }  // namespace

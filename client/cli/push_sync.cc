@@ -15,6 +15,8 @@
 namespace calib::cli {
 namespace {
 
+// Threads and connections of a process.
+constexpr uint32_t kMostOwnRanks = 256;
 constexpr absl::Duration kBarInterval = absl::Milliseconds(100);
 
 void PrintTotals(const Context& context, const SyncPush& push, const SyncPushOptions& options, uint64_t steps,
@@ -41,11 +43,12 @@ void PrintTotals(const Context& context, const SyncPush& push, const SyncPushOpt
   const std::string as = push.rank.has_value() ? absl::StrCat("rank ", *push.rank, " of ", options.ranks)
                          : options.ranks == 1  ? "1 rank"
                                                : absl::StrCat(options.ranks, " ranks");
-  std::cout << absl::StrFormat("pushed %s values (%s) of %d %s in steps %d to %d of %d as %s in %.2f s, %s sent; all "
-                               "durable\n",
-                               FormatCount(totals.values), FormatBytes(static_cast<double>(totals.bytes)), layers,
-                               layers == 1 ? "layer" : "layers", totals.first_step, totals.last_step, steps, as, seconds,
-                               FormatBytes(static_cast<double>(totals.bytes_sent)));
+  std::cout << absl::StrFormat(
+      "pushed %s values (%s) of %d %s in steps %d to %d of %d as %s in %.2f s, %s sent; all "
+      "durable\n",
+      FormatCount(totals.values), FormatBytes(static_cast<double>(totals.bytes)), layers,
+      layers == 1 ? "layer" : "layers", totals.first_step, totals.last_step, steps, as, seconds,
+      FormatBytes(static_cast<double>(totals.bytes_sent)));
   if (totals.not_counted > 0) {
     std::cout << totals.not_counted << " contributions came after their step was closed and were not counted\n";
   }
@@ -56,8 +59,8 @@ void PrintTotals(const Context& context, const SyncPush& push, const SyncPushOpt
 absl::Status CheckSyncPush(const SyncPush& push, const v1::Session& session) {
   if (!session.has_synchronous()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("session '", session.name(), "' has no synchronous steps: push without --sync, or create one with ",
-                     "--world-size"));
+        absl::StrCat("session '", session.name(),
+                     "' has no synchronous steps: push without --sync, or create one with ", "--world-size"));
   }
   const uint32_t size = session.synchronous().world().size();
   if (push.ranks.value_or(size) != size) {
@@ -65,6 +68,11 @@ absl::Status CheckSyncPush(const SyncPush& push, const v1::Session& session) {
         absl::StrCat("the world of session '", session.name(), "' has ", size, size == 1 ? " rank" : " ranks", ", not ",
                      *push.ranks, ": push with --ranks ", size, ", or change it by calibctl session set-world ",
                      session.name(), " --world-size ", *push.ranks));
+  }
+  if (!push.rank.has_value() && size > kMostOwnRanks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the world of session '", session.name(), "' has ", size,
+                     " ranks, too many for one process: push with --rank, a process each"));
   }
   if (push.rank.value_or(0) >= size) {
     return absl::InvalidArgumentError(absl::StrCat("the world of session '", session.name(), "' has no rank ",
@@ -100,8 +108,7 @@ absl::Status PushSynchronously(const Context& context, const SyncPush& push, con
     return absl::CancelledError(
         absl::StrCat("interrupted after step ", totals.last_step, " of ", run.steps(), "; push again to go on"));
   }
-  PrintTotals(context, push, options, run.steps(), totals, sources.size(),
-              absl::ToDoubleSeconds(absl::Now() - start));
+  PrintTotals(context, push, options, run.steps(), totals, sources.size(), absl::ToDoubleSeconds(absl::Now() - start));
   return absl::OkStatus();
 }
 

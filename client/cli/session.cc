@@ -1,5 +1,7 @@
 #include <iostream>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +10,8 @@
 #include "client/cli/json_output.h"
 #include "client/cli/session_create.h"
 #include "client/cli/session_pages.h"
+#include "client/cli/session_world.h"
+#include "client/cli/synchronous_view.h"
 #include "client/cli/table.h"
 
 namespace calib::cli {
@@ -55,6 +59,8 @@ std::string ShowText(const v1::GetSessionResponse& response) {
   if (session.values_ignored() > 0) {
     absl::StrAppend(&text, FormatCount(session.values_ignored()), " values of disabled observers were ignored\n");
   }
+  const bool synchronous = session.has_synchronous();
+  if (synchronous) text += SynchronousText(session.synchronous());
   Table layers({{"LAYER", Table::Align::kLeft},
                 {"OBSERVER", Table::Align::kLeft},
                 {"CHANNELS"},
@@ -71,11 +77,19 @@ std::string ShowText(const v1::GetSessionResponse& response) {
                    empty ? "-" : FormatNumber(layer.max()), absl::StrCat(layer.workers())});
   }
   if (response.layer_size() > 0) absl::StrAppend(&text, "\n", layers.ToString());
-  Table workers(
-      {{"WORKER", Table::Align::kLeft}, {"STATE", Table::Align::kLeft}, {"APPLIED"}, {"DURABLE"}, {"STREAMS"}});
+  std::vector<Table::Column> columns = {
+      {"WORKER", Table::Align::kLeft}, {"STATE", Table::Align::kLeft}, {"APPLIED"}, {"DURABLE"}, {"STREAMS"}};
+  if (synchronous) columns.insert(columns.end(), {{"RANK"}, {"STEP"}});
+  Table workers(columns);
   for (const v1::WorkerStatus& worker : response.worker()) {
-    workers.AddRow({worker.worker_id(), worker.connected() ? "connected" : "away", absl::StrCat(worker.applied()),
-                    absl::StrCat(worker.durable()), absl::StrCat(worker.incarnation())});
+    std::vector<std::string> cells = {worker.worker_id(), worker.connected() ? "connected" : "away",
+                                      absl::StrCat(worker.applied()), absl::StrCat(worker.durable()),
+                                      absl::StrCat(worker.incarnation())};
+    if (synchronous) {
+      cells.push_back(worker.has_rank() ? absl::StrCat(worker.rank()) : "-");
+      cells.push_back(worker.has_rank() ? absl::StrCat(worker.step()) : "-");
+    }
+    workers.AddRow(std::move(cells));
   }
   if (response.worker_size() > 0) absl::StrAppend(&text, "\n", workers.ToString());
   return text;
@@ -204,6 +218,8 @@ constexpr Command kSessionCommands[] = {
      [](CLI::App* command) { return ConfigureSwitch(false, command); }},
     {"set-qparams", "Set scale and zero point of a layer with a passive observer",
      "calibctl session set-qparams resnet50 head --scale 0.02 --zero-point 3", ConfigureSetQParams},
+    {"set-world", "Change the number of ranks that take part in synchronous steps",
+     "calibctl session set-world resnet50 --world-size 4", ConfigureSetWorld},
 };
 
 }  // namespace

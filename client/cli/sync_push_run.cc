@@ -77,8 +77,7 @@ void SyncPushRun::RunRank(uint32_t rank) {
   options.session = options_.session;
   options.rank = rank;
   options.display_name = absl::StrCat("calibctl push --sync, rank ", rank, " of ", options_.ranks);
-  auto worker =
-      client::SyncWorker::Open(std::make_shared<client::Client>(client_options_), options, options_.timeout);
+  auto worker = client::SyncWorker::Open(std::make_shared<client::Client>(client_options_), options, options_.timeout);
   absl::Status status = worker.status();
   client::SyncWorker::Stats stats;
   if (status.ok()) {
@@ -162,9 +161,9 @@ absl::Status SyncPushRun::PushStep(uint32_t rank, uint64_t step, absl::Time dead
       return absl::OkStatus();  // it was folded without this rank
     case v1::ERROR_REASON_WORLD_EPOCH_STALE:
       if (const client::StepWorld world = worker->world(); world.size != options_.ranks) {
-        return absl::FailedPreconditionError(
-            absl::StrCat("the world has ", world.size, " ranks now (epoch ", world.epoch, ") and the steps are split over ",
-                         options_.ranks, ": push again with --ranks ", world.size, ", which goes on where the session is"));
+        return absl::FailedPreconditionError(absl::StrCat(
+            "the world has ", world.size, " ranks now (epoch ", world.epoch, ") and the steps are split over ",
+            options_.ranks, ": push again with --ranks ", world.size, ", which goes on where the session is"));
       }
       return absl::OkStatus();
     default:

@@ -24,6 +24,7 @@ Json StateToJson(const v1::WatchQParamsResponse& state) {
           {"values_ignored", state.session().values_ignored()},
           {"updates_applied", state.session().updates_applied()},
           {"layer_count", state.session().layer_count()},
+          {"synchronous", state.session().has_synchronous() ? ToJson(state.session().synchronous()) : Json(nullptr)},
           {"workers", std::move(workers)},
           {"layers", std::move(layers)}};
 }

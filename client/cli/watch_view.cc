@@ -8,9 +8,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "client/cli/format.h"
 #include "client/cli/qparams_table.h"
+#include "client/cli/synchronous_view.h"
 #include "client/cli/table.h"
 
 namespace calib::cli {
@@ -49,20 +51,29 @@ std::string WorkersTable(const v1::WatchQParamsResponse& state) {
   std::stable_sort(workers.begin(), workers.end(), [](const v1::WorkerStatus* a, const v1::WorkerStatus* b) {
     return std::pair(!a->connected(), Lag(*a)) > std::pair(!b->connected(), Lag(*b));
   });
-  Table table({{"WORKER", Table::Align::kLeft}, {"STATE", Table::Align::kLeft}, {"APPLIED"}, {"DURABLE"}, {"LAG"}});
+  std::vector<Table::Column> columns = {
+      {"WORKER", Table::Align::kLeft}, {"STATE", Table::Align::kLeft}, {"APPLIED"}, {"DURABLE"}, {"LAG"}};
+  const bool synchronous = state.session().has_synchronous();
+  if (synchronous) columns.insert(columns.end(), {{"RANK"}, {"STEP"}});
+  Table table(columns);
   for (size_t i = 0; i < workers.size() && i < kWorkersShown; ++i) {
     const v1::WorkerStatus& worker = *workers[i];
-    table.AddRow({worker.worker_id(), worker.connected() ? "connected" : "away", absl::StrCat(worker.applied()),
-                  absl::StrCat(worker.durable()), absl::StrCat(Lag(worker))});
+    std::vector<std::string> cells = {worker.worker_id(), worker.connected() ? "connected" : "away",
+                                      absl::StrCat(worker.applied()), absl::StrCat(worker.durable()),
+                                      absl::StrCat(Lag(worker))};
+    if (synchronous) {
+      cells.push_back(worker.has_rank() ? absl::StrCat(worker.rank()) : "-");
+      cells.push_back(worker.has_rank() ? absl::StrCat(worker.step()) : "-");
+    }
+    table.AddRow(std::move(cells));
   }
   std::string text = table.ToString();
   if (workers.size() > kWorkersShown) absl::StrAppend(&text, "... ", workers.size() - kWorkersShown, " more workers\n");
   return text;
 }
 
-}  // namespace
-
-std::string WatchLine(const v1::WatchQParamsResponse& state) {
+// WatchLine without the synchronous steps.
+std::string SessionLine(const v1::WatchQParamsResponse& state) {
   const v1::Session& session = state.session();
   uint64_t lag = 0;
   for (const v1::WorkerStatus& worker : state.worker()) lag += Lag(worker);
@@ -74,6 +85,17 @@ std::string WatchLine(const v1::WatchQParamsResponse& state) {
                       " workers connected");
 }
 
+}  // namespace
+
+std::string WatchLine(const v1::WatchQParamsResponse& state) {
+  std::string line = SessionLine(state);
+  if (!state.session().has_synchronous()) return line;
+  std::string steps = SynchronousText(state.session().synchronous());
+  steps.pop_back();
+  absl::StrReplaceAll({{"\n", "; "}}, &steps);
+  return absl::StrCat(line, "; ", steps);
+}
+
 void WatchView::Update(const v1::WatchQParamsResponse& state) {
   state_ = state;
   for (const v1::LayerQParams& layer : state.layer()) layers_[layer.layer()] = layer;
@@ -82,7 +104,9 @@ void WatchView::Update(const v1::WatchQParamsResponse& state) {
 std::string WatchView::Screen() const {
   std::vector<v1::LayerQParams> layers;
   for (const auto& [name, layer] : layers_) layers.push_back(layer);
-  std::string text = absl::StrCat(WatchLine(state_), "\n\n");
+  std::string text = absl::StrCat(SessionLine(state_), "\n");
+  if (state_.session().has_synchronous()) text += SynchronousText(state_.session().synchronous());
+  text += "\n";
   if (state_.worker_size() > 0) absl::StrAppend(&text, WorkersTable(state_), "\n");
   if (!layers.empty()) text += QParamsTable(layers);
 

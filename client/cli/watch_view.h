@@ -8,10 +8,11 @@
 
 namespace calib::cli {
 
-// The session in one line: values, updates, layers, workers and how far these lag behind being durable.
+// The session in one line: values, updates, layers, workers and how far these lag behind being durable, and where its
+// synchronous steps are, when it has any.
 std::string WatchLine(const v1::WatchQParamsResponse& state);
 
-// A watched session as a full terminal screen: WatchLine, the workers, and all layers with their newest qparams. Not
+// A watched session as a full terminal screen: its line, its synchronous steps, the workers, and all layers with their newest qparams. Not
 // thread-safe.
 class WatchView {
  public:

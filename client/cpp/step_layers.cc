@@ -39,6 +39,7 @@ absl::StatusOr<std::shared_ptr<const StepLayerInfo>> StepLayers::Find(absl::stri
     info->rule = observer->reference.rule;
     info->collected = *observer;
     info->collected.kind = CollectedKind(observer->kind);
+    info->collected.learned = {};
     numbered_.push_back(info);
   }
   by_name_.emplace(info->name, info);

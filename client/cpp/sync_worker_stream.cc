@@ -131,8 +131,8 @@ absl::Status SyncWorkerImpl::RunStream() {
     write_failed_ = write_failed_ || !opened;
     ServeStream(welcome_deadline);
     orderly = closing_ && !abandoning_ && !writing_ && !StreamIsOver();
-    // After a failed write the call has ended, and says why.
-    if (!orderly && !write_failed_) call.Cancel();
+    // A call that the other side has ended says why, unless it is cancelled.
+    if (!orderly && !write_failed_ && !reader_done_) call.Cancel();
     while (writing_) stream_wake_.Wait(&mutex_);
     welcomed_ = false;
   }

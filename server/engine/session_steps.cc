@@ -185,7 +185,9 @@ absl::StatusOr<Session::StepOutcome> Session::TakeCounts(const StepSender& sende
   OpenStep* const open = steps_->Find(counts.step());
   // Counts of a step that is folded, that has others already, or whose grids are being made anew: not awaited.
   if (*verdict != StepWindow::Verdict::kAgain || open->stage != OpenStep::Stage::kCounting) return outcome;
-  StepContribution& contribution = *open->ranks.at(*sender.rank);
+  const auto found = open->ranks.find(*sender.rank);
+  if (found == open->ranks.end()) return outcome;  // left out
+  StepContribution& contribution = *found->second;
   if (contribution.worker != sender.worker || contribution.incarnation != sender.incarnation) return outcome;
   if (contribution.counts.has_value()) return outcome;
   absl::StatusOr<std::vector<std::vector<uint64_t>>> checked = CheckCounts(*open, contribution, counts);

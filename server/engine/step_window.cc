@@ -94,7 +94,8 @@ absl::StatusOr<StepWindow::Verdict> StepWindow::Check(uint32_t rank, uint64_t wo
         {{"step", absl::StrCat(step)}, {"expected", absl::StrCat(lowest)}});
   }
   const size_t place = step - lowest;
-  const bool again = place < open_.size() && open_[place].ranks.count(rank) != 0;
+  const bool again =
+      place < open_.size() && (open_[place].ranks.count(rank) != 0 || open_[place].left_out.count(rank) != 0);
   return again ? Verdict::kAgain : Verdict::kNew;
 }
 
@@ -120,6 +121,11 @@ void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribu
   slot = std::move(contribution);
   if (open.stage == OpenStep::Stage::kContributing || same) return;
   MakeGridsAnew(&open);
+  // All count anew, so those that were left out may yet count in time; they will not contribute again by themselves.
+  for (auto& [other, contributed] : std::exchange(open.left_out, {})) {
+    open.ranks[other] = std::move(contributed);
+    ++open.contributions;
+  }
 }
 
 void StepWindow::LeaveOutUncounted(OpenStep* open) {

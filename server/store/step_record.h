@@ -23,9 +23,9 @@ struct FoldedStep {
   };
   struct LayerResult {
     std::string name;
-    std::vector<Row> rows;                  // one a channel; none when ranks sent gradients
+    std::vector<Row> rows;                  // one a channel; none when ranks sent gradients alone
     std::vector<QParams> params;            // one, or one a channel; none without a value
-    std::vector<float> learned_zero_point;  // as many as params, of a layer of which ranks sent gradients
+    std::vector<float> learned_zero_point;  // as many as params, of a learned layer that has a value
 
     friend bool operator==(const LayerResult&, const LayerResult&) = default;
   };

@@ -85,6 +85,25 @@ def ingest(arguments):
     return json.loads(run([os.path.join(arguments.build, "bin", "ingest_bench"), *options]))
 
 
+def steps(arguments):
+    """Latencies of synchronous steps, and how many times as long Gloo's all-reduces take."""
+    options = ["--quick"] if arguments.quick else []
+    return json.loads(run([sys.executable, os.path.join(HERE, "steps.py"), "--build", arguments.build, *options]))
+
+
+def step_rows(result):
+    """Rows of the table of synchronous steps."""
+    rows = []
+    for row in result["steps"]:
+        cells = [f"{row['ranks']} ranks, {row['layers']} layers"]
+        for work in ("calibd", "fused", "per_layer"):
+            cells += [f"{row[work][key]:.2f}" for key in ("p50_ms", "p90_ms")] if work in row else ["", ""]
+        for peer in ("fused", "per_layer"):
+            cells.append(f"{row[f'ratio_to_{peer}']:.1f}" if f"ratio_to_{peer}" in row else "")
+        rows.append(cells)
+    return rows
+
+
 def print_table(title, header, rows):
     """One aligned table."""
     rows = [header, *rows]
@@ -107,6 +126,7 @@ def main():
     rates, seconds = quant(arguments)
     peer = peers(arguments)
     ingestion = ingest(arguments)
+    synchronous = steps(arguments)
 
     torch = next((rate for name, rate in peer["rates"].items() if "HistogramObserver/gaussian" in name), None)
     rows = []
@@ -125,9 +145,14 @@ def main():
                 [[row["work"], f"{row['calibd_mib_per_s']:.0f}", f"{row['bare_mib_per_s']:.0f}", f"{row['ratio']:.2f}",
                   f"{row['bare_tuned_mib_per_s']:.0f}", f"{row['ratio_to_tuned']:.2f}",
                   f"{row['calibd_rows_per_s']:.0f}"] for row in ingestion])
+    print_table("Synchronous steps, milliseconds, beside Gloo: one all-reduce a step, and two a layer as MegEngine's",
+                ["", "calibd p50", "p90", "one p50", "p90", "two a layer p50", "p90", "x one", "x two a layer"],
+                step_rows(synchronous))
+    for name in synchronous["missing"]:
+        print(f"  (not measured: {name} is not installed)")
     print()
     text = json.dumps({"elements_per_second": {**rates, **peer["rates"]},
-                       "seconds": {**seconds, **peer["seconds"]}, "ingestion": ingestion}, indent=2)
+                       "seconds": {**seconds, **peer["seconds"]}, "ingestion": ingestion, "steps": synchronous["steps"]}, indent=2)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             file.write(text + "\n")

@@ -22,6 +22,14 @@ std::string ContentOf(const v1::StepContribution& contribution, const LayerHandl
   return content.SerializeAsString();
 }
 
+bool AreOn(const v1::StepGrids& grids, const v1::StepCounts& counts) {
+  return std::equal(counts.count().begin(), counts.count().end(), grids.grid().begin(), grids.grid().end(),
+                    [](const v1::StepCount& count, const v1::StepGrid& grid) {
+                      const v1::StepGrid& on = count.grid();
+                      return on.low() == grid.low() && on.high() == grid.high() && on.bins() == grid.bins();
+                    });
+}
+
 v1::ErrorReason ReasonOf(const v1::Refusal& refusal) {
   v1::ErrorReason reason = v1::ERROR_REASON_UNSPECIFIED;
   v1::ErrorReason_Parse("ERROR_REASON_" + refusal.info().reason(), &reason);
@@ -150,7 +158,7 @@ void SimulatedRank::Repeat() {
   }
   if (sent.empty()) return;
   const uint64_t step = sent[(*world_.rng)() % sent.size()];
-  Send(world_epoch_, step, kept_[step].tensors);
+  Send(kept_[step].world_epoch, step, kept_[step].tensors);
 }
 
 void SimulatedRank::Stray() {
@@ -181,11 +189,8 @@ bool SimulatedRank::DeliverToServer() {
   const absl::Status status = stream_->stream->Handle(request.message);
   EXPECT_EQ(GetReason(status), ReasonOf(verdict)) << status;
   const auto grids = stream_->grids.find(counts.step());
-  if (status.ok() && grids != stream_->grids.end() &&
-      std::equal(counts.count().begin(), counts.count().end(), grids->second.grid().begin(), grids->second.grid().end(),
-                 [](const v1::StepCount& count, const v1::StepGrid& grid) {
-                   return count.grid().SerializeAsString() == grid.SerializeAsString();
-                 })) {
+  if (status.ok() && grids != stream_->grids.end() && grids->second.second == world_.model->GridRound(counts.step()) &&
+      AreOn(grids->second.first, counts)) {
     world_.model->TakeCounts(rank_, counts.step());
   }
   if (!status.ok()) Refuse(request.message, status);
@@ -197,12 +202,18 @@ void SimulatedRank::HandleContribution(const Request& request) {
   const uint64_t step = contribution.step();
   const StepModel::Verdict verdict = world_.model->Judge(rank_, contribution.world_epoch(), step);
   const absl::Status status = stream_->stream->Handle(request.message);
+  const bool taken = verdict == StepModel::Verdict::kNew || verdict == StepModel::Verdict::kAgain;
+  // Of a later step it is not known yet.
+  if (taken && step == world_.model->folded_step() + 1 && world_.model->HasEarlyGradients(*request.tensors)) {
+    EXPECT_EQ(GetReason(status), v1::ERROR_REASON_LEARNED_NOT_INITIALIZED) << status;
+    return Refuse(request.message, status);
+  }
   EXPECT_EQ(GetReason(status), ReasonOf(verdict)) << status;
   if (!status.ok()) return Refuse(request.message, status);
   stream_->given[step] = request.tensors;
   stream_->awaiting.insert(step);
   world_.model->NoteAnswered(verdict);
-  if (verdict == StepModel::Verdict::kNew || verdict == StepModel::Verdict::kAgain) {
+  if (taken) {
     world_.model->Take(rank_, step, request.tensors, ContentOf(contribution, stream_->handles),
                        world_.clock->Elapsed());
   }
@@ -214,14 +225,15 @@ void SimulatedRank::Refuse(const v1::ObserveRequest& request, const absl::Status
   *response->mutable_refusal() = stream_->stream->MakeRefusal(request, status);
   EXPECT_EQ(response->refusal().step(),
             request.has_step_counts() ? request.step_counts().step() : request.step_contribution().step());
-  to_rank_.push_back(std::move(response));
+  to_rank_.push_back({std::move(response), nullptr});
 }
 
 void SimulatedRank::CheckAnswers() {
   const auto check = [this](Stream* stream, bool arrives) {
     for (std::shared_ptr<const v1::ObserveResponse>& message : stream->listener->TakeSteps()) {
       CheckAnswer(*message, stream);
-      if (arrives) to_rank_.push_back(std::move(message));
+      const uint64_t step = message->has_step_grids() ? message->step_grids().step() : message->step_result().step();
+      if (arrives) to_rank_.push_back({std::move(message), stream->given[step]});
     }
     for (const uint64_t step : stream->awaiting) {
       EXPECT_TRUE(world_.model->IsOpen(rank_, step)) << "rank " << rank_ << " was not told about step " << step;
@@ -245,7 +257,8 @@ void SimulatedRank::CheckAnswer(const v1::ObserveResponse& message, Stream* stre
     EXPECT_EQ(stream->awaiting.count(message.step_grids().step()), 1u);
     EXPECT_EQ(message.step_grids().step(), world_.model->folded_step() + 1) << "grids follow from the steps before";
     EXPECT_EQ(message.step_grids().world_epoch(), world_.model->world_epoch());
-    stream->grids[message.step_grids().step()] = message.step_grids();
+    const uint64_t step = message.step_grids().step();
+    stream->grids[step] = {message.step_grids(), world_.model->GridRound(step)};
   } else {
     ASSERT_TRUE(message.has_world());
     EXPECT_EQ(message.world().epoch(), world_.model->world_epoch());
@@ -255,29 +268,26 @@ void SimulatedRank::CheckAnswer(const v1::ObserveResponse& message, Stream* stre
 
 bool SimulatedRank::DeliverToRank() {
   if (to_rank_.empty()) return false;
-  const std::shared_ptr<const v1::ObserveResponse> message = std::move(to_rank_.front());
+  const auto [message, tensors] = std::move(to_rank_.front());
   to_rank_.pop_front();
   if (message->has_step_result()) {
-    TakeResult(message->step_result());
+    TakeResult(message->step_result(), *tensors);
   } else if (message->has_refusal()) {
     TakeRefusal(message->refusal());
   } else if (message->has_step_grids()) {
-    const auto kept = kept_.find(message->step_grids().step());
-    if (kept == kept_.end()) return true;
-    to_server_.push_back(
-        {CountsRequest(message->step_grids(), *kept->second.tensors, stream_->handles), kept->second.tensors});
+    to_server_.push_back({CountsRequest(message->step_grids(), *tensors, stream_->handles), tensors});
   } else {
     TakeWorld(message->world());
   }
   return true;
 }
 
-void SimulatedRank::TakeResult(const v1::StepResult& result) {
+void SimulatedRank::TakeResult(const v1::StepResult& result, const RankTensors& tensors) {
   folded_ = std::max(folded_, result.step());
   const auto kept = kept_.find(result.step());
   if (kept == kept_.end()) return;
   kept->second.state = Kept::State::kAnswered;
-  const std::vector<const LayerTensor*> order = InMessageOrder(*stream_->given[result.step()], stream_->handles);
+  const std::vector<const LayerTensor*> order = InMessageOrder(tensors, stream_->handles);
   for (size_t i = 0; i < order.size(); ++i) {
     const bool learned = SimulatedLayers()[order[i]->layer].config.kind == ObserverKind::kLearned;
     const bool has_params = result.params_size() == 0 || result.params(static_cast<int>(i)) > 0;
@@ -288,6 +298,7 @@ void SimulatedRank::TakeResult(const v1::StepResult& result) {
 void SimulatedRank::TakeRefusal(const v1::Refusal& refusal) {
   const v1::ErrorReason reason = ReasonOf(refusal);
   if (reason == v1::ERROR_REASON_RANK_INVALID) return Cut(/*noticed=*/true);
+  if (reason == v1::ERROR_REASON_LEARNED_NOT_INITIALIZED) return BeginLearningAnew();
   const auto kept = kept_.find(refusal.step());
   if (kept == kept_.end() || kept->second.state != Kept::State::kSent) return;
   // Of what was sent once more in the world before; meanwhile it was made anew.
@@ -301,6 +312,14 @@ void SimulatedRank::TakeRefusal(const v1::Refusal& refusal) {
     if (refusal.step() < lowest) kept_.erase(kept);
   } else if (reason == v1::ERROR_REASON_WORLD_EPOCH_STALE) {
     kept->second.tensors = NewTensors(refusal.step());
+  }
+}
+
+void SimulatedRank::BeginLearningAnew() {
+  Cut(/*noticed=*/true);
+  initialized_.assign(SimulatedLayers().size(), false);
+  for (auto& [step, kept] : kept_) {
+    if (step > folded_) kept.tensors = NewTensors(step);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -87,7 +88,8 @@ class SimulatedRank {
     LayerHandles handles;
     std::map<uint64_t, std::shared_ptr<const RankTensors>> given;  // what the server took last, by step
     std::set<uint64_t> awaiting;                                   // steps that were taken and not answered
-    std::map<uint64_t, v1::StepGrids> grids;                       // that it was sent last, by step
+    // What it was sent last, by step: the grids, and their round.
+    std::map<uint64_t, std::pair<v1::StepGrids, uint64_t>> grids;
   };
   struct Kept {
     std::shared_ptr<const RankTensors> tensors;
@@ -99,14 +101,22 @@ class SimulatedRank {
     std::shared_ptr<const RankTensors> tensors;
   };
 
+  // What it told, and what the contribution had that it answers.
+  struct Answer {
+    std::shared_ptr<const v1::ObserveResponse> message;
+    std::shared_ptr<const RankTensors> tensors;
+  };
+
   void TakeWelcome(const v1::Welcome& welcome);
   std::shared_ptr<const RankTensors> NewTensors(uint64_t step);
   void Send(uint64_t world_epoch, uint64_t step, const std::shared_ptr<const RankTensors>& tensors);
   void HandleContribution(const Request& request);
   void Refuse(const v1::ObserveRequest& request, const absl::Status& status);
   void CheckAnswer(const v1::ObserveResponse& message, Stream* stream);
-  void TakeResult(const v1::StepResult& result);
+  void TakeResult(const v1::StepResult& result, const RankTensors& tensors);
   void TakeRefusal(const v1::Refusal& refusal);
+  // What the layers' values were learned from is gone with a server that crashed.
+  void BeginLearningAnew();
   void TakeWorld(const v1::World& world);
 
   const uint32_t rank_;
@@ -115,7 +125,7 @@ class SimulatedRank {
   std::unique_ptr<Stream> stream_;
   std::vector<std::unique_ptr<Stream>> abandoned_;
   std::deque<Request> to_server_;
-  std::deque<std::shared_ptr<const v1::ObserveResponse>> to_rank_;
+  std::deque<Answer> to_rank_;
 
   // What the process knows.
   uint64_t world_epoch_ = 0;

@@ -35,6 +35,9 @@ class StepModel {
   void TakeCounts(uint32_t rank, uint64_t step);
   // The world changed.
   void SetWorld(uint32_t size);
+  // The lowest open step was counted no further: these ranks, whose counts were awaited, are left out, and the others
+  // count anew.
+  void LeaveOut(const std::vector<uint32_t>& ranks);
   // Deadlines passed; the session has looked at them.
   void NoteExpired(absl::Duration now);
   // All of the session that there is now is durable.
@@ -55,8 +58,12 @@ class StepModel {
   uint64_t durable_step() const { return durable_.folded.size(); }
   // Why contributions were dropped last.
   v1::ErrorReason last_drop() const { return last_drop_; }
+  // How often what a step's grids are made of has changed.
+  uint64_t GridRound(uint64_t step) const;
   // A contribution to an open step stands.
   bool IsOpen(uint32_t rank, uint64_t step) const;
+  // Whether they hold gradients of a layer that has no value yet.
+  bool HasEarlyGradients(const RankTensors& tensors) const;
   // After the last folded step.
   const StepOracle& oracle() const { return state_.folded.empty() ? empty_ : state_.folded.back()->after; }
 
@@ -69,10 +76,12 @@ class StepModel {
     std::shared_ptr<const RankTensors> tensors;
     std::string content;
     bool counted = false;  // its counts came, or none are needed
+    bool left_out = false;
   };
   struct OpenStep {
     std::map<uint32_t, Contribution> ranks;
     absl::Duration since;
+    uint64_t grid_round = 0;
   };
   struct Folded {
     uint64_t world_epoch;
@@ -89,6 +98,8 @@ class StepModel {
   };
 
   void FoldLowest();
+  // A learned layer has no value, and some rank gave gradients of it to the lowest open step.
+  bool LearnsTooEarly() const;
   bool DeadlinePassed() const;
 
   const SynchronousOptions options_;
@@ -98,9 +109,6 @@ class StepModel {
   v1::ErrorReason last_drop_ = v1::ERROR_REASON_UNSPECIFIED;
   absl::Duration expired_ = -absl::InfiniteDuration();  // when deadlines were last looked at
 };
-
-// Layers that are learned and have a value.
-LayerSet InitializedLayers(const StepOracle& oracle);
 
 }  // namespace calib::server::test
 

@@ -126,6 +126,13 @@ class StepsSimulationTest : public EngineFixture, public testing::WithParamInter
 
   void PassTime() {
     clock_.Advance(kDeadline * (rng_() % 5) / 4);
+    const Session::Summary before = session()->GetSummary();
+    const bool due = GetParam() == StragglerPolicy::kClosePartial && before.open_since.has_value() &&
+                     clock_.Elapsed() - *before.open_since >= kDeadline && !before.missing_ranks.empty();
+    // It waits for counts of ranks that have contributed.
+    if (due && model_->IsOpen(before.missing_ranks.front(), model_->folded_step() + 1)) {
+      model_->LeaveOut(before.missing_ranks);
+    }
     Session::StepOutcome outcome = session()->ExpireSteps(clock_.Elapsed());
     outcome.notices.Deliver();
     model_->NoteExpired(clock_.Elapsed());
