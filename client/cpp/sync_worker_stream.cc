@@ -119,6 +119,7 @@ absl::Status SyncWorkerImpl::RunStream() {
     reader_done_ = false;
     progressed_ = false;
     write_failed_ = false;
+    writing_ = true;  // Open, whose Welcome may come before the write has returned
     look_after_ = absl::InfiniteFuture();
     stream_problem_ = absl::OkStatus();
   }
@@ -128,6 +129,7 @@ absl::Status SyncWorkerImpl::RunStream() {
   bool orderly = false;
   {
     absl::MutexLock lock(&mutex_);
+    writing_ = false;
     write_failed_ = write_failed_ || !opened;
     ServeStream(welcome_deadline);
     orderly = closing_ && !abandoning_ && !writing_ && !StreamIsOver();
