@@ -165,7 +165,8 @@ class SyncWorker {
   SyncWorker(const SyncWorker&) = delete;
   SyncWorker& operator=(const SyncWorker&) = delete;
 
-  // Contributes to a step and waits for its result. To go on waiting after DEADLINE_EXCEEDED or CANCELLED, call it again
+  // Contributes to a step and waits for its result; past its deadline for a second at most, when the server takes nothing.
+  // To go on waiting after DEADLINE_EXCEEDED or CANCELLED, call it again
   // with the same step number: nothing is contributed twice.
   absl::StatusOr<StepResult> Step(absl::Span<const StepLayer> layers, const StepOptions& options = {});
 
@@ -186,8 +187,8 @@ class SyncWorker {
 
   // Returns once every step that this worker has seen folded is durable. DEADLINE_EXCEEDED after `timeout`.
   absl::Status Flush(absl::Duration timeout = absl::Minutes(5));
-  // Flush, then ends the stream; later calls fail, and steps that are not folded end with FAILED_PRECONDITION, though they
-  // stay contributed to. After DEADLINE_EXCEEDED the worker is still open: call again.
+  // Flush, then ends the stream; later calls fail, and steps that are not folded end with FAILED_PRECONDITION, though what
+  // the server has of them stays there. After DEADLINE_EXCEEDED the worker is still open: call again.
   absl::Status Close(absl::Duration timeout = absl::Minutes(5));
   // The error that ended the worker, or OK. Does not block.
   absl::Status status() const;

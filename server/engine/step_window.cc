@@ -112,7 +112,11 @@ void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribu
   std::shared_ptr<StepContribution>& slot = open.ranks[rank];
   bytes_ += contribution->bytes;
   const bool same = slot != nullptr && slot->SameData(*contribution);
-  if (same) contribution->counts = std::move(slot->counts);
+  if (same) {
+    bytes_ += slot->bytes - contribution->bytes;
+    contribution->bytes = slot->bytes;
+    contribution->counts = std::move(slot->counts);
+  }
   if (const auto left_out = open.left_out.find(rank); left_out != open.left_out.end()) {
     bytes_ -= left_out->second->bytes;
     open.left_out.erase(left_out);
@@ -124,7 +128,6 @@ void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribu
   // All count anew, so those that were left out may yet count in time; they will not contribute again by themselves.
   for (auto& [other, contributed] : std::exchange(open.left_out, {})) {
     open.ranks[other] = std::move(contributed);
-    ++open.contributions;
   }
 }
 
