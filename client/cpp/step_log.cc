@@ -102,13 +102,15 @@ void StepLog::ForgetDurable() {
 void StepLog::TakeWorld(const StepWorld& world) {
   const bool first = world_.epoch == 0;
   const bool changed = !first && world != world_;
+  // The server forgot the world that this rank knew: nothing was given for this one.
+  const bool forgotten = changed && world.epoch <= world_.epoch;
   // What was folded without this rank in the world was no matter of its own.
   if (changed && rank_ >= world_.size && rank_ < world.size) next_step_ = std::max(next_step_, folded_ + 1);
   world_ = world;
   uint64_t lowest = next_step_;
   bool dropping = false;
   for (auto entry = entries_.upper_bound(folded_); entry != entries_.end(); ++entry) {
-    if (entry->second.epoch == world.epoch) continue;
+    if (entry->second.epoch == world.epoch && !forgotten) continue;
     lowest = std::min(lowest, entry->first);
     dropping = true;
   }
@@ -120,7 +122,8 @@ void StepLog::TakeWorld(const StepWorld& world) {
       {{"world_epoch", absl::StrCat(world.epoch)}, {"expected", absl::StrCat(lowest)}});
   news_ = stale;
   for (auto entry = entries_.upper_bound(folded_); entry != entries_.end();) {
-    entry = entry->second.epoch == world.epoch ? std::next(entry) : Drop(entry, stale);
+    const bool stays = entry->second.epoch == world.epoch && !forgotten;
+    entry = stays ? std::next(entry) : Drop(entry, stale);
   }
 }
 

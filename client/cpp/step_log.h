@@ -197,6 +197,7 @@ class StepLog {
   bool welcomed_ = false;
   bool settled_ = false;
   StepWorld world_;
+  uint64_t server_epoch_ = 0;
   uint32_t window_ = 1;
   uint64_t folded_ = 0, durable_ = 0;
 };

@@ -44,12 +44,15 @@ absl::Status StepLog::OnWelcome(const v1::Welcome& welcome) {
                                     welcome.durable_step(), ", world epoch ", world.epoch, ", window ",
                                     welcome.config().synchronous().window()));
   }
-  if (welcome.durable_step() < durable_ || world.epoch < world_.epoch) {
+  // A restarted server may have forgotten a world that nobody was promised, but no step that it had called durable.
+  if (welcome.durable_step() < durable_ ||
+      (world.epoch < world_.epoch && welcome.server_epoch() <= server_epoch_)) {
     return absl::DataLossError(
         absl::StrCat("the server says durable step ", welcome.durable_step(), " and world epoch ", world.epoch,
                      ", after step ", durable_, " and epoch ", world_.epoch,
                      "; the session's results lack what it lost: collect again in a new session"));
   }
+  server_epoch_ = welcome.server_epoch();
   if (!settled_) next_step_ = welcome.folded_step() + 1;
   window_ = welcome.config().synchronous().window();
   folded_ = welcome.folded_step();

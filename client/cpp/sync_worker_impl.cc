@@ -260,7 +260,7 @@ absl::Status SyncWorkerImpl::Close(absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
   if (closing_ || (fatal_.ok() && absl::IsDeadlineExceeded(flushed))) return flushed;
   closing_ = true;
-  // A server that waits for other ranks would not end the stream.
+  // What is open has no answer to wait for: it is the next worker of this rank that gets it.
   abandoning_ = log_.HasOpen();
   log_.EndAll(ClosedError());
   stream_wake_.Signal();

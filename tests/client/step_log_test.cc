@@ -138,6 +138,25 @@ TEST_F(StepLogTest, AServerThatForgotDurableStepsIsFound) {
   EXPECT_TRUE(absl::IsInternal(Ack(2, 1)));
 }
 
+// A server may die after it told of a new world and before that was durable.
+TEST_F(StepLogTest, ARestartedServerMayHaveForgottenAWorld) {
+  Welcome(1, 1, 2, 4);
+  const auto open = Add(2);
+  v1::Welcome restarted = MakeWelcome(1, 1, 1, 3);
+  restarted.set_server_epoch(7);
+  ASSERT_TRUE(log_.OnWelcome(restarted).ok());
+  EXPECT_EQ(log_.world(), (StepWorld{1, 3}));
+  EXPECT_EQ(GetReason(open->status), v1::ERROR_REASON_WORLD_EPOCH_STALE);
+  log_.TakeWorldNews();
+  // Then another world has the number of the forgotten one.
+  const auto anew = Add(2);
+  restarted = MakeWelcome(1, 1, 1, 5);
+  restarted.set_server_epoch(8);
+  ASSERT_TRUE(log_.OnWelcome(restarted).ok());
+  EXPECT_EQ(GetReason(anew->status), v1::ERROR_REASON_WORLD_EPOCH_STALE);
+  EXPECT_EQ(log_.next_step(), 2u);
+}
+
 TEST_F(StepLogTest, AWorldThatChangesDropsWhatIsNotFolded) {
   Welcome(0, 0);
   const auto folded = Add(1);
