@@ -8,6 +8,7 @@
 #include "quant/observer_config.h"
 
 namespace calib::cli {
+
 ObserverOptions::ObserverOptions(CLI::App* command, CLI::Option* config)
     : config_option_(config),
       observer_option_(command->add_option("--observer", observer_,

@@ -6,6 +6,7 @@
 #include "proto/codec/quantization_codec.h"
 
 namespace calib::cli {
+
 CLI::Validator MethodValidator() {
   return ParseValidator([](const std::string& text) { return ParseMethod(text); });
 }

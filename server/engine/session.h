@@ -249,8 +249,9 @@ class Session {
   void FailSteps(const absl::Status& status, Notices* notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RefuseStep(const OpenStep& open, const absl::Status& status, Notices* notices) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SendStep(uint32_t worker, std::shared_ptr<const v1::ObserveResponse> message, Notices* notices) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // To the stream of this incarnation, if it is still the worker's.
+  void SendStep(uint32_t worker, uint64_t incarnation, std::shared_ptr<const v1::ObserveResponse> message,
+                Notices* notices) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Layer* AddLayer(const std::string& name, LayerStatistics statistics, const QuantSpec& quant_spec)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

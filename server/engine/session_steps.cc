@@ -24,7 +24,11 @@ std::string NameRanks(const std::vector<uint32_t>& ranks) {
                       ranks.size() > named.size() ? absl::StrCat(" and ", ranks.size() - named.size(), " more") : "");
 }
 
-absl::Status CheckRankGradients(const LayerStatistics& statistics, const StepContribution::Gradients& gradients) {
+// `lowest`: the step is the lowest open one. An earlier one may yet give the layer a value, as when a server started again
+// and the ranks send both once more.
+absl::Status CheckRankGradients(const LayerStatistics& statistics, const StepContribution::Gradients& gradients,
+                                bool lowest) {
+  if (!lowest && !IsInitialized(statistics)) return statistics.CheckChannelCount(gradients.sums.size());
   return CheckGradients(statistics, gradients.sums, gradients.elements);
 }
 
@@ -118,8 +122,8 @@ absl::StatusOr<Session::StepOutcome> Session::Contribute(const StepSender& sende
     (counted ? counters_->repeated_contributions : counters_->late_contributions) += 1;
     ++version_;
     worker.step = std::max(worker.step, update.step);
-    SendStep(sender.worker, MakeStepResult(*steps_->FindFolded(update.step), AnsweredLayersOf(update), counted),
-             &outcome.notices);
+    SendStep(sender.worker, sender.incarnation,
+             MakeStepResult(*steps_->FindFolded(update.step), AnsweredLayersOf(update), counted), &outcome.notices);
     return outcome;
   }
   if (record_.sealed) return SealedError();
@@ -129,6 +133,7 @@ absl::StatusOr<Session::StepOutcome> Session::Contribute(const StepSender& sende
   BindLayers(&update);
   const auto contribution = std::make_shared<StepContribution>(std::move(update.contribution));
   contribution->worker = sender.worker;
+  contribution->incarnation = sender.incarnation;
   if (*verdict == StepWindow::Verdict::kAgain) {
     ++record.repeated_contributions;
     counters_->repeated_contributions += 1;
@@ -139,7 +144,8 @@ absl::StatusOr<Session::StepOutcome> Session::Contribute(const StepSender& sende
   bytes_since_cut_ += contribution->bytes;
   const OpenStep& open = *steps_->Find(update.step);
   if (open.stage == OpenStep::Stage::kCounting && !contribution->counts.has_value() && contribution->HasReferences()) {
-    SendStep(sender.worker, MakeStepGrids(open, *contribution, record.world_epoch), &outcome.notices);
+    SendStep(sender.worker, sender.incarnation, MakeStepGrids(open, *contribution, record.world_epoch),
+             &outcome.notices);
   }
   AdvanceSteps(now, &outcome.notices);
   outcome.deadline = steps_->Deadline();
@@ -158,9 +164,15 @@ absl::StatusOr<Session::StepOutcome> Session::TakeCounts(const StepSender& sende
   // Counts of a step that is folded, that has others already, or whose grids are being made anew: not awaited.
   if (*verdict != StepWindow::Verdict::kAgain || open->stage != OpenStep::Stage::kCounting) return outcome;
   StepContribution& contribution = *open->ranks[*sender.rank];
-  if (contribution.worker != sender.worker || contribution.counts.has_value()) return outcome;
+  if (contribution.worker != sender.worker || contribution.incarnation != sender.incarnation) return outcome;
+  if (contribution.counts.has_value()) return outcome;
   absl::StatusOr<std::vector<std::vector<uint64_t>>> checked = CheckCounts(*open, contribution, counts);
-  if (!checked.ok()) return checked.status();
+  if (!checked.ok()) {
+    // The rank was sent newer grids, and will answer them too.
+    const bool outdated = open->regridded && GetReason(checked.status()) == v1::ERROR_REASON_REFERENCE_GRID_MISMATCH;
+    if (outdated) return outcome;
+    return checked.status();
+  }
   contribution.counts = *std::move(checked);
   AdvanceSteps(now, &outcome.notices);
   outcome.deadline = steps_->Deadline();
@@ -176,6 +188,7 @@ Session::StepOutcome Session::ExpireSteps(absl::Duration now) {
        deadline = steps_->Deadline()) {
     OpenStep& lowest = *steps_->Lowest();
     if (steps_->options().straggler_policy == StragglerPolicy::kClosePartial) {
+      if (lowest.stage == OpenStep::Stage::kCounting) StepWindow::LeaveOutUncounted(&lowest);
       lowest.closed = true;
       AdvanceSteps(now, &outcome.notices);
       continue;
@@ -212,7 +225,8 @@ absl::StatusOr<Session::WorldChange> Session::SetWorld(uint64_t expected_epoch, 
   ++version_;
   WorldChange change{.world_epoch = record.world_epoch, .folded_step = record.folded_step};
   for (uint32_t worker = 0; worker < workers_.size(); ++worker) {
-    if (workers_[worker].rank.has_value()) SendStep(worker, MakeWorld(record), &change.notices);
+    if (!workers_[worker].rank.has_value()) continue;
+    SendStep(worker, workers_[worker].record.incarnation, MakeWorld(record), &change.notices);
   }
   const auto refuse = [&](uint64_t step) {
     return MakeError(
@@ -252,7 +266,8 @@ absl::Status Session::CheckStepUpdate(const StepUpdate& update) {
     const LayerStatistics& statistics = binding->layer == nullptr ? empty : binding->layer->statistics;
     const absl::Status status =
         observed ? statistics.CheckChannelCount(channels)
-                 : CheckRankGradients(statistics, contribution.gradients[i - contribution.observed.size()]);
+                 : CheckRankGradients(statistics, contribution.gradients[i - contribution.observed.size()],
+                                      update.step == steps_->record().folded_step + 1);
     if (status.ok()) continue;
     const v1::ErrorReason reason = observed ? v1::ERROR_REASON_CHANNEL_COUNT_CHANGED
                                    : status.code() == absl::StatusCode::kFailedPrecondition
@@ -268,20 +283,18 @@ void Session::BindLayers(StepUpdate* update) {
   StepContribution& contribution = update->contribution;
   for (size_t i = 0; i < update->bindings.size(); ++i) {
     LayerBinding* const binding = update->bindings[i];
-    if (i >= contribution.observed.size()) {
-      contribution.gradients[i - contribution.observed.size()].layer = binding->layer;
-      continue;
-    }
-    StepContribution::Observed& observed = contribution.observed[i];
+    const size_t observed = contribution.observed.size();
+    const size_t channels =
+        i < observed ? contribution.observed[i].ranges.size() : contribution.gradients[i - observed].sums.size();
     if (binding->layer == nullptr) {
       // Its channel count is fixed from now on, so that all ranks' contributions fit together.
       ++version_;
       LayerStatistics statistics(*binding->observer);
-      statistics.SetChannelCount(observed.ranges.size()).IgnoreError();
+      statistics.SetChannelCount(channels).IgnoreError();
       binding->layer = AddLayer(binding->name, std::move(statistics), binding->quant_spec);
       Account(binding->layer);
     }
-    observed.layer = binding->layer;
+    (i < observed ? contribution.observed[i].layer : contribution.gradients[i - observed].layer) = binding->layer;
   }
 }
 

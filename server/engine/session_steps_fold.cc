@@ -27,7 +27,8 @@ void Session::AdvanceSteps(absl::Duration now, Notices* notices) {
         open->since = now;
         for (const auto& contribution : open->ranks) {
           if (contribution == nullptr || !contribution->HasReferences()) continue;
-          SendStep(contribution->worker, MakeStepGrids(*open, *contribution, steps_->record().world_epoch), notices);
+          SendStep(contribution->worker, contribution->incarnation,
+                   MakeStepGrids(*open, *contribution, steps_->record().world_epoch), notices);
         }
         return;
       }
@@ -80,7 +81,13 @@ void Session::FoldStep(const OpenStep& open, const StepFold& fold, Notices* noti
       message = MakeStepResult(*folded, AnsweredLayers(*contribution), true);
       like = contribution.get();
     }
-    SendStep(contribution->worker, message, notices);
+    SendStep(contribution->worker, contribution->incarnation, message, notices);
+  }
+  for (const auto& [rank, contribution] : done.left_out) {
+    ++record.late_contributions;
+    counters_->late_contributions += 1;
+    SendStep(contribution->worker, contribution->incarnation,
+             MakeStepResult(*folded, AnsweredLayers(*contribution), false), notices);
   }
 }
 
@@ -102,11 +109,17 @@ void Session::FailSteps(const absl::Status& status, Notices* notices) {
 void Session::RefuseStep(const OpenStep& open, const absl::Status& status, Notices* notices) const {
   const StepMessage message = MakeStepRefusal(open.step, status);
   for (const auto& contribution : open.ranks) {
-    if (contribution != nullptr) SendStep(contribution->worker, message, notices);
+    if (contribution != nullptr) SendStep(contribution->worker, contribution->incarnation, message, notices);
+  }
+  for (const auto& [rank, contribution] : open.left_out) {
+    SendStep(contribution->worker, contribution->incarnation, message, notices);
   }
 }
 
-void Session::SendStep(uint32_t worker, std::shared_ptr<const v1::ObserveResponse> message, Notices* notices) const {
+void Session::SendStep(uint32_t worker, uint64_t incarnation, std::shared_ptr<const v1::ObserveResponse> message,
+                       Notices* notices) const {
+  // Answers are in the handles and the order of the stream that contributed.
+  if (workers_[worker].record.incarnation != incarnation) return;
   if (workers_[worker].listener == nullptr) return;
   notices->Add([listener = workers_[worker].listener, message = std::move(message)] { listener->OnStep(message); });
 }

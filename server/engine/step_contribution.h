@@ -34,6 +34,7 @@ struct StepContribution {
   };
 
   uint32_t worker = 0;               // ordinal
+  uint64_t incarnation = 0;          // of the stream that sent it, and alone can read the answer
   size_t bytes = 0;                  // of its messages
   std::vector<Observed> observed;    // each layer once, in the message's order
   std::vector<Gradients> gradients;  // likewise, none that is in `observed`

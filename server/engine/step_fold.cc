@@ -141,8 +141,8 @@ absl::Status StepFold::Check() const {
                               : v1::ERROR_REASON_STATISTICS_INCONSISTENT,
                           status);
       }
-      continue;
     }
+    if (reduced.step.ranges.empty()) continue;
     if (DependsOnOrder(layer.statistics.config().kind)) {
       const absl::Status status = layer.statistics.CheckStep(reduced.step);
       if (!status.ok()) return LayerError(layer, GetReason(ErrorOfStep(status)), status);
@@ -176,11 +176,11 @@ std::shared_ptr<const FoldedStep> StepFold::Apply(const OpenStep& step, uint64_t
       for (const Range& range : reduced.step.ranges) *ignored = SaturatingAdd(*ignored, range.values());
     } else {
       changed->push_back(layer);
-      if (!reduced.gradients.empty()) {
-        ApplyGradients(statistics, Average(reduced), reduced.elements);
-      } else if (DependsOnOrder(statistics->config().kind)) {
+      // Of a learned layer some ranks may have given statistics, and others gradients.
+      if (!reduced.gradients.empty()) ApplyGradients(statistics, Average(reduced), reduced.elements);
+      if (DependsOnOrder(statistics->config().kind)) {
         statistics->FoldStep(reduced.step);
-      } else {
+      } else if (!reduced.step.ranges.empty()) {
         statistics->Merge(Merged(reduced));
       }
       // Without a finite value it stays without parameters.

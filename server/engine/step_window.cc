@@ -7,6 +7,21 @@
 #include "proto/codec/error.h"
 
 namespace calib::server {
+namespace {
+
+// The ranges that a step's grids were made of changed.
+void MakeGridsAnew(OpenStep* open) {
+  open->stage = OpenStep::Stage::kContributing;
+  open->partial = false;
+  open->regridded = true;
+  open->counted_layers.clear();
+  open->grids.clear();
+  for (const std::shared_ptr<StepContribution>& contribution : open->ranks) {
+    if (contribution != nullptr) contribution->counts.reset();
+  }
+}
+
+}  // namespace
 
 std::vector<uint32_t> OpenStep::Missing() const {
   std::vector<uint32_t> missing;
@@ -83,6 +98,10 @@ void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribu
   bytes_ += contribution->bytes;
   const bool same = slot != nullptr && slot->SameData(*contribution);
   if (same) contribution->counts = std::move(slot->counts);
+  if (const auto left_out = open.left_out.find(rank); left_out != open.left_out.end()) {
+    bytes_ -= left_out->second->bytes;
+    open.left_out.erase(left_out);
+  }
   if (slot == nullptr) {
     ++open.contributions;
   } else {
@@ -90,14 +109,15 @@ void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribu
   }
   slot = std::move(contribution);
   if (open.stage == OpenStep::Stage::kContributing || same) return;
-  // Its grids were made of other ranges.
-  open.stage = OpenStep::Stage::kContributing;
-  open.partial = false;
-  open.counted_layers.clear();
-  open.grids.clear();
-  for (const std::shared_ptr<StepContribution>& other : open.ranks) {
-    if (other != nullptr) other->counts.reset();
+  MakeGridsAnew(&open);
+}
+
+void StepWindow::LeaveOutUncounted(OpenStep* open) {
+  for (const uint32_t rank : open->Missing()) {
+    open->left_out[rank] = std::exchange(open->ranks[rank], nullptr);
+    --open->contributions;
   }
+  MakeGridsAnew(open);
 }
 
 OpenStep* StepWindow::Find(uint64_t step) {
@@ -118,6 +138,7 @@ OpenStep StepWindow::PopFolded(std::shared_ptr<const FoldedStep> folded) {
   OpenStep open = std::move(open_.front());
   open_.pop_front();
   for (const auto& contribution : open.ranks) bytes_ -= contribution == nullptr ? 0 : contribution->bytes;
+  for (const auto& [rank, contribution] : open.left_out) bytes_ -= contribution->bytes;
   ++record_.folded_step;
   record_.kept.push_back(std::move(folded));
   if (record_.kept.size() > options_.window) record_.kept.pop_front();

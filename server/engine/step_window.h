@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -27,12 +28,15 @@ struct OpenStep {
 
   uint64_t step = 0;
   std::vector<std::shared_ptr<StepContribution>> ranks;  // by rank; null: none yet
-  uint32_t contributions = 0;                            // that are not null
+  // Of ranks that did not count their values by the deadline: not part of the step, but answered.
+  std::map<uint32_t, std::shared_ptr<StepContribution>> left_out;
+  uint32_t contributions = 0;  // that are not null
   Stage stage = Stage::kContributing;
   // When the stage's deadline began to run: at the first contribution, or with the counting. Unset: no contribution.
   std::optional<absl::Duration> since;
   bool closed = false;                 // the deadline passed: what is missing is not waited for
   bool partial = false;                // it did so while contributions were missing
+  bool regridded = false;              // `grids` are not the first ones: counts on older ones may be on their way
   std::vector<Layer*> counted_layers;  // kCounting: the layers to be counted, and their grids
   std::vector<ReferenceGrid> grids;
 
@@ -73,6 +77,10 @@ class StepWindow {
   // Takes a contribution, in place of an earlier one. In the counting stage one that differs from the rank's earlier one
   // sends the step back to kContributing, without counts. REQUIRES: Check gave kNew or kAgain.
   void Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribution> contribution, absl::Duration now);
+
+  // Leaves out those whose counts are awaited, and sends the step back to kContributing: grids are made of the ranges of
+  // those that count. REQUIRES: the step is in stage kCounting.
+  static void LeaveOutUncounted(OpenStep* open);
 
   // The step, if it is open and has been contributed to; else null.
   OpenStep* Find(uint64_t step);

@@ -70,7 +70,7 @@ v1::LayerQParams ComputeLayerQParams(const Session::LayerSnapshot& layer, const 
     *message.mutable_spec() = EncodeQuantSpec(qparams->spec);
     EncodeLayerQParams(*qparams, &message);
     const std::optional<int>& channel_axis = layer.statistics.config().channel_axis;
-    if (used.granularity == QuantGranularity::kPerChannel && channel_axis.has_value()) {
+    if (qparams->spec.granularity == QuantGranularity::kPerChannel && channel_axis.has_value()) {
       message.set_channel_axis(*channel_axis);
     }
     message.set_workers(layer.workers);

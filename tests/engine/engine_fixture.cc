@@ -40,8 +40,13 @@ void TestListener::OnEnd(const absl::Status& status) {
 }
 
 void TestListener::OnStep(std::shared_ptr<const v1::ObserveResponse> message) {
-  MutexLock lock(&mutex_);
-  steps_.push_back(std::move(message));
+  std::function<void()> callback;
+  {
+    MutexLock lock(&mutex_);
+    steps_.push_back(std::move(message));
+    callback = on_step_;
+  }
+  if (callback) callback();
 }
 
 std::vector<std::shared_ptr<const v1::ObserveResponse>> TestListener::TakeSteps() {
@@ -72,6 +77,11 @@ int TestListener::drain_calls() const {
 void TestListener::SetOnDurable(std::function<void()> callback) {
   MutexLock lock(&mutex_);
   on_durable_ = std::move(callback);
+}
+
+void TestListener::SetOnStep(std::function<void()> callback) {
+  MutexLock lock(&mutex_);
+  on_step_ = std::move(callback);
 }
 
 void StoreControl::FailCommits(absl::Status status) {

@@ -43,8 +43,9 @@ class TestListener : public StreamListener {
   std::vector<std::shared_ptr<const v1::ObserveResponse>> TakeSteps();
   absl::Status end_status() const;
   int drain_calls() const;
-  // Called within every OnDurable.
+  // Called within every OnDurable, and every OnStep.
   void SetOnDurable(std::function<void()> callback);
+  void SetOnStep(std::function<void()> callback);
 
  private:
   mutable Mutex mutex_;
@@ -53,6 +54,7 @@ class TestListener : public StreamListener {
   std::vector<std::shared_ptr<const v1::ObserveResponse>> steps_ ABSL_GUARDED_BY(mutex_);
   absl::Status end_status_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_durable_ ABSL_GUARDED_BY(mutex_);
+  std::function<void()> on_step_ ABSL_GUARDED_BY(mutex_);
 };
 
 // What a test makes the store do. Shared by the TestStores of successive engines, and outlives them.

@@ -258,7 +258,7 @@ TEST(HeapOptionalTest, HoldsAValueOrNone) {
   EXPECT_EQ(two->scale, 2) << "copies are their own";
   copy = one;
   EXPECT_EQ((*copy).scale, 1);
-  copy = copy;
+  copy = static_cast<const HeapOptional<LearnedState>&>(copy);  // itself
   EXPECT_EQ(copy, one);
   copy = empty;
   EXPECT_FALSE(copy.has_value());
