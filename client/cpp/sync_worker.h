@@ -172,7 +172,7 @@ class SyncWorker {
 
   // Contributes to a step without waiting for its result; waits for room. DEADLINE_EXCEEDED and CANCELLED: nothing was
   // contributed. Errors before anything is sent, beside those above: as TensorObserver::Observe; LAYER_NAME_INVALID;
-  // INVALID_FIELD (a layer twice, gradients of unequal lengths, a step beyond the window of another); OBSERVER_MISMATCH
+  // INVALID_FIELD (a layer twice, gradients of unequal lengths, a weight that is not above 0, the number of a step with other layers); OBSERVER_MISMATCH
   // (gradients of a layer that is not LEARNED).
   absl::StatusOr<PendingStep> StartStep(absl::Span<const StepLayer> layers, const StepOptions& options = {});
 
