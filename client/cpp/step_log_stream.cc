@@ -45,8 +45,7 @@ absl::Status StepLog::OnWelcome(const v1::Welcome& welcome) {
                                     welcome.config().synchronous().window()));
   }
   // A restarted server may have forgotten a world that nobody was promised, but no step that it had called durable.
-  if (welcome.durable_step() < durable_ ||
-      (world.epoch < world_.epoch && welcome.server_epoch() <= server_epoch_)) {
+  if (welcome.durable_step() < durable_ || (world.epoch < world_.epoch && welcome.server_epoch() <= server_epoch_)) {
     return absl::DataLossError(
         absl::StrCat("the server says durable step ", welcome.durable_step(), " and world epoch ", world.epoch,
                      ", after step ", durable_, " and epoch ", world_.epoch,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/codec/error.h"
 #include "tests/engine/engine_fixture.h"
 
 namespace calib::server::test {
@@ -29,6 +30,11 @@ class ManualClock : public Clock {
 // Layers of every observer that takes part in synchronous steps, by name, on a stream's handles.
 const std::vector<std::string>& SynchronousLayers();
 
+inline constexpr uint32_t kEmaHandle = 1;
+inline constexpr uint32_t kMegengineHandle = 4;
+inline constexpr uint32_t kMxnetHandle = 5;
+inline constexpr uint32_t kLearnedHandle = 6;
+
 // What a rank observed of some layers in a step.
 struct RankStep {
   std::vector<std::pair<uint32_t, std::vector<float>>> tensors;  // by handle, rising
@@ -43,6 +49,15 @@ class SynchronousFixture : public EngineFixture {
   // A rank's stream with the layers registered.
   TestStream OpenRank(uint32_t rank, const std::string& worker = "", const std::string& session = "s");
   absl::StatusOr<TestStream> TryOpenRank(uint32_t rank, const std::string& worker, const std::string& session);
+
+  static RankStep Ema(std::vector<float> values) { return {{{kEmaHandle, std::move(values)}}}; }
+  static absl::Status Give(TestStream* stream, uint64_t step, const RankStep& observed, uint64_t epoch = 1) {
+    return stream->Send(Contribution(epoch, step, observed));
+  }
+  static v1::ErrorReason ReasonOf(const absl::Status& status) { return GetReason(status); }
+  static EmaRange EmaOf(const Session& session) {
+    return session.GetLayer("ema")->statistics.channels().at(0).ema.value();
+  }
 
   // The contribution of what was observed; without what is counted later.
   static v1::ObserveRequest Contribution(uint64_t epoch, uint64_t step, const RankStep& observed);
