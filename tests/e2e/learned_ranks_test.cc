@@ -118,7 +118,7 @@ class Training {
     v1::CreateSessionRequest request;
     request.set_session(session);
     request.mutable_config()->mutable_synchronous()->set_world_size(static_cast<uint32_t>(samples_.size()));
-    AddRule("activation", /*is_signed=*/false, &request)->set_learning_rate(0.02);
+    AddRule("activation", /*is_signed=*/false, &request)->set_learning_rate(0.5);
     // All ranks have all weights, so LSQ's factor of their elements is not that of the ranks' elements together.
     v1::LearnedOptions* const weight = AddRule("weight", /*is_signed=*/true, &request);
     weight->set_plain_gradients(true);
@@ -143,7 +143,8 @@ class Training {
     for (size_t k = 0; k < kFeatures; ++k) weights[k] = 0.3f - 0.07f * static_cast<float>(k);
     Learned learned = TakeStep([&](size_t rank, std::vector<client::StepLayer>* layers) {
       layers->push_back({"activation", Tensor(Part(batch_.x, rank, kFeatures))});
-      layers->push_back({"weight", Tensor(weights)});
+      // All ranks have the same weights: one of them gives them.
+      if (rank == 0) layers->push_back({"weight", Tensor(weights)});
     });
     trajectory.learned.push_back(learned);
     for (int step = 1; step <= kTrainingSteps && !testing::Test::HasFailure(); ++step) {
@@ -218,14 +219,14 @@ class Training {
         told[rank] = {activation.scale[0],
                       activation.learned_zero_point.empty() ? static_cast<float>(activation.zero_point[0])
                                                             : activation.learned_zero_point[0],
-                      result->layers[1].scale[0]};
+                      result->layers.size() > 1 ? result->layers[1].scale[0] : 0};
       });
     }
     for (std::thread& thread : threads) thread.join();
     for (const Learned& other : told) {
       EXPECT_EQ(other.activation_scale, told[0].activation_scale);
       EXPECT_EQ(other.activation_zero_point, told[0].activation_zero_point);
-      EXPECT_EQ(other.weight_scale, told[0].weight_scale);
+      EXPECT_TRUE(other.weight_scale == told[0].weight_scale || other.weight_scale == 0);
     }
     return told[0];
   }
