@@ -19,8 +19,8 @@ struct SyncPush {
   std::optional<uint32_t> rank;   // unset: all of them, a thread each
 };
 
-// What of it can't be, given the session: FAILED_PRECONDITION when it has no synchronous steps or another number of ranks,
-// INVALID_ARGUMENT when the rank is none of them, or when all of them are too many for a process (256).
+// What of it can't be, given the session: FAILED_PRECONDITION when it has no synchronous steps or another number of
+// ranks, INVALID_ARGUMENT when the rank is none of them, or when all of them are too many for a process (256).
 absl::Status CheckSyncPush(const SyncPush& push, const v1::Session& session);
 
 // Pushes and prints what was done. `session` is as it was before.

@@ -68,7 +68,8 @@ class SyncPushRun {
  private:
   void RunRank(uint32_t rank) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status PushSteps(uint32_t rank, client::SyncWorker* worker) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Contributes the rank's part of a step. OK also when the step is to be looked up anew: worker->next_step() says which.
+  // Contributes the rank's part of a step. OK also when the step is to be looked up anew: worker->next_step() says
+  // which.
   absl::Status PushStep(uint32_t rank, uint64_t step, absl::Time deadline, client::SyncWorker* worker)
       ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t BytesOfStep(uint32_t rank, uint64_t step) const;

@@ -36,13 +36,13 @@ std::string SynchronousText(const v1::SynchronousStatus& status) {
   }
   text += '\n';
   std::vector<std::string> incidents;
-  const auto add = [&](uint64_t count, const char* what) {
-    if (count > 0) incidents.push_back(absl::StrCat(count, what));
+  const auto add = [&](uint64_t count, const char* thing, const char* fate) {
+    if (count > 0) incidents.push_back(absl::StrCat(count, " ", thing, count == 1 ? " " : "s ", fate));
   };
-  add(status.partial_steps(), " steps closed without some rank");
-  add(status.failed_steps(), " steps failed");
-  add(status.late_contributions(), " contributions late");
-  add(status.repeated_contributions(), " contributions repeated");
+  add(status.partial_steps(), "step", "closed without some rank");
+  add(status.failed_steps(), "step", "failed");
+  add(status.late_contributions(), "contribution", "late");
+  add(status.repeated_contributions(), "contribution", "repeated");
   if (!incidents.empty()) absl::StrAppend(&text, absl::StrJoin(incidents, ", "), "\n");
   return text;
 }

@@ -12,8 +12,8 @@ namespace calib::cli {
 // synchronous steps are, when it has any.
 std::string WatchLine(const v1::WatchQParamsResponse& state);
 
-// A watched session as a full terminal screen: its line, its synchronous steps, the workers, and all layers with their newest qparams. Not
-// thread-safe.
+// A watched session as a full terminal screen: its line, its synchronous steps, the workers, and all layers with their
+// newest qparams. Not thread-safe.
 class WatchView {
  public:
   void Update(const v1::WatchQParamsResponse& state);

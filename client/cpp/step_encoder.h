@@ -20,8 +20,9 @@ namespace calib::client {
 // megabyte of working memory.
 class StepEncoder {
  public:
-  // `infos[i]` is of `layers[i]`. Errors: as TensorObserver::Observe; INVALID_FIELD (a layer twice, gradients of unequal
-  // lengths or none, a weight that is not above 0); OBSERVER_MISMATCH (gradients of a layer that is not LEARNED).
+  // `infos[i]` is of `layers[i]`. Errors: as TensorObserver::Observe; INVALID_FIELD (a layer twice, gradients of
+  // unequal lengths or none, a weight that is not above 0); OBSERVER_MISMATCH (gradients of a layer that is not
+  // LEARNED).
   absl::StatusOr<EncodedStep> Encode(absl::Span<const StepLayer> layers,
                                      absl::Span<const std::shared_ptr<const StepLayerInfo>> infos, double weight);
 

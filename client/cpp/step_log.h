@@ -57,20 +57,21 @@ struct StepTicket {
   std::shared_ptr<const v1::StepResult> result;
 };
 
-// What one rank contributed to synchronous steps and has yet to make durable, and the rules by which it does: the client's
-// half of calib/v1/observe.proto's synchronous steps, without transport, threads and clocks.
+// What one rank contributed to synchronous steps and has yet to make durable, and the rules by which it does: the
+// client's half of calib/v1/observe.proto's synchronous steps, without transport, threads and clocks.
 //
 // A contribution goes through these states:
 //   open       the step is not folded, as far as is known
 //   answered   by a result, or by the refusal of one that is not kept any more; it may have to be sent again
 //   forgotten  answered, and an Ack or a Welcome called the step durable
 // or it is dropped: refused, or the world changed. Invariants:
-//   - A step has one contribution at a time, and every contribution is for the world of the last Welcome or World; older
-//     ones are kept only when their step is folded.
+//   - A step has one contribution at a time, and every contribution is for the world of the last Welcome or World;
+//     older ones are kept only when their step is folded.
 //   - Each is sent once a stream, in step order and within the window: after a Welcome those above its folded_step,
-//     because they are lost (there may be more of them than a window), and those that are open, because their answers are.
-//   - What is answered is dropped in one case alone: it was lost with a server before it was durable, and the world changed
-//     then. The caller has to hear of it, and of every drop, before he contributes again: news() tells.
+//     because they are lost (there may be more of them than a window), and those that are open, because their answers
+//     are.
+//   - What is answered is dropped in one case alone: it was lost with a server before it was durable, and the world
+//     changed then. The caller has to hear of it, and of every drop, before he contributes again: news() tells.
 //   - next_step() is the lowest step that has no contribution and needs one.
 // Counts of reference histograms are made by the caller: a job for each StepGrids that none fits that were made before.
 //
@@ -81,7 +82,8 @@ class StepLog {
   StepLog(uint32_t rank, std::function<void(StepTicket&)> on_change) : rank_(rank), on_change_(std::move(on_change)) {}
 
   StepLayers& layers() { return layers_; }
-  // Grows when layers are forgotten because the server refused their names; why(). What was encoded before is void then.
+  // Grows when layers are forgotten because the server refused their names, as layers_refusal() says. What was encoded
+  // before is void then.
   uint64_t layers_refused() const { return layers_refused_; }
   const absl::Status& layers_refusal() const { return layers_refusal_; }
 
@@ -95,8 +97,8 @@ class StepLog {
   // Takes a contribution. REQUIRES: step > 0, Find(step) is null, encoded since the last change of layers_refused().
   void Add(uint64_t step, EncodedStep encoded, std::shared_ptr<StepTicket> ticket);
 
-  // What has to be said before the next contribution: RANK_INVALID while the world lacks the rank; WORLD_EPOCH_STALE after
-  // a change; with `any_error`, the error of a dropped contribution. OK else.
+  // What has to be said before the next contribution: RANK_INVALID while the world lacks the rank; WORLD_EPOCH_STALE
+  // after a change; with `any_error`, the error of a dropped contribution. OK else.
   absl::Status news(bool any_error) const;
   // The caller heard of it.
   void TakeNews() { news_ = absl::OkStatus(); }
@@ -104,8 +106,8 @@ class StepLog {
 
   // --- The stream. After OnStreamEnd there is nothing to send until a Welcome.
 
-  // DATA_LOSS: the server forgot what it had called durable. INTERNAL: it contradicts itself. SESSION_NOT_SYNCHRONOUS. The
-  // worker has to end then.
+  // DATA_LOSS: the server forgot what it had called durable. INTERNAL: it contradicts itself. SESSION_NOT_SYNCHRONOUS.
+  // The worker has to end then.
   absl::Status OnWelcome(const v1::Welcome& welcome);
   absl::Status OnAck(const v1::Ack& ack);
   void OnWorld(const v1::World& world);
@@ -121,8 +123,8 @@ class StepLog {
   AfterRefusal OnRefusal(const v1::Refusal& refusal, absl::Status* reason);
   void OnStreamEnd();
 
-  // The next message to send, which counts as sent from now on; null when there is none. It stays unchanged as long as the
-  // stream lives.
+  // The next message to send, which counts as sent from now on; null when there is none. It stays unchanged as long as
+  // the stream lives.
   std::shared_ptr<const v1::ObserveRequest> NextMessage();
   bool HasMessage() const {
     return open_ && (registered_ < layers_.size() || (!due_.empty() && IsInWindow(*due_.begin())));

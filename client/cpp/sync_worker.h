@@ -33,8 +33,8 @@ struct SyncWorkerOptions {
   // Reconnection: exponential backoff with jitter between these, for ever; waiting callers have deadlines of their own.
   absl::Duration min_backoff = absl::Milliseconds(50);
   absl::Duration max_backoff = absl::Seconds(10);
-  // Most bytes of contributions that are kept because they are not durable; past it a step waits until the server, asked
-  // to, has made older ones durable. A single step may be larger.
+  // Most bytes of contributions that are kept because they are not durable; past it a step waits until the server,
+  // asked to, has made older ones durable. A single step may be larger.
   size_t kept_bytes = 64 << 20;
   // The server's --max-message-bytes. A step is one message, so a larger one is refused here: RESOURCE_EXHAUSTED.
   size_t max_message_bytes = 4 << 20;
@@ -47,8 +47,8 @@ struct StepGradients {
   uint64_t elements = 0;                // of the layer's tensor on this rank
 };
 
-// What a rank gives for one layer: a tensor, which is observed on the calling thread (of a LEARNED layer for its initial
-// values), or gradients. Everything is borrowed until the call returns and no longer.
+// What a rank gives for one layer: a tensor, which is observed on the calling thread (of a LEARNED layer for its
+// initial values), or gradients. Everything is borrowed until the call returns and no longer.
 struct StepLayer {
   absl::string_view name;
   std::variant<TensorView, StepGradients> data;
@@ -72,9 +72,9 @@ struct StepWorld {
   friend bool operator==(const StepWorld&, const StepWorld&) = default;
 };
 
-// What all ranks together gave for one layer. Spans point into the StepResult; a span of ranges has one entry a channel,
-// or one in all, 0 where no rank had a finite value. All are empty for a layer that the session skips, that is passive, or
-// that has no channels; what comes of ranges is empty for a layer that was given gradients.
+// What all ranks together gave for one layer. Spans point into the StepResult; a span of ranges has one entry a
+// channel, or one in all, 0 where no rank had a finite value. All are empty for a layer that the session skips, that is
+// passive, or that has no channels; what comes of ranges is empty for a layer that was given gradients.
 struct StepLayerResult {
   absl::Span<const float> step_min;  // of this step
   absl::Span<const float> step_max;
@@ -121,8 +121,8 @@ class PendingStep {
   std::shared_ptr<StepTicket> ticket_;
 };
 
-// One rank of a session with synchronous steps (calib/v1/observe.proto): an all-reduce as a service, exactly once through
-// any number of reconnections and restarts of the server.
+// One rank of a session with synchronous steps (calib/v1/observe.proto): an all-reduce as a service, exactly once
+// through any number of reconnections and restarts of the server.
 //
 // Each step takes all layers in one call. Blocking:
 //   worker->Step(layers)                           lock-step with the other ranks
@@ -131,8 +131,8 @@ class PendingStep {
 // At most `window` (of the session's config) steps may be open; StartStep blocks until one is folded.
 //
 // What is contributed is kept until it is durable and sent again after a reconnection. A process that is started again
-// begins at next_step(). Values of layers with a reference histogram are copied and counted when the ranges of all ranks
-// are known: on the thread that waits for the step, or, while none does, on a thread of the worker.
+// begins at next_step(). Values of layers with a reference histogram are copied and counted when the ranges of all
+// ranks are known: on the thread that waits for the step, or, while none does, on a thread of the worker.
 //
 // Errors of a step, which was not counted then; the same number is the next one to contribute to:
 //   STEP_TIMED_OUT          some ranks did not contribute in time (policy FAIL). Contribute again.
@@ -143,20 +143,22 @@ class PendingStep {
 //                           what this rank, or all together, gave can't be folded. Correct it.
 // and of a step that is over, so that next_step() is a later one:
 //   STEP_OUT_OF_WINDOW      it was folded, but its result is not kept any more.
-// A change of the world is told once: by the errors of the steps that it ended, or else by the next call that contributes,
-// unless world() was asked since.
+// An error that no Wait has returned yet is returned by the next call that contributes to step 0, the next one, so that no
+// step takes another's number unnoticed; a change of the world by any call that contributes, unless world() was asked
+// since.
 //
-// RANK_INVALID: the world does not have this rank (any more). Errors that end the worker make every call fail with them:
-// WORKER_FENCED (a newer worker of the rank), SESSION_NOT_FOUND, SESSION_DELETED, SESSION_SEALED, SESSION_NOT_SYNCHRONOUS,
-// SESSION_CONFIG_MISMATCH (deleted and made again), credentials that are not accepted, DATA_LOSS (the server forgot what it
-// had called durable, or can't repeat what it had folded). A lost connection or a restarting server is no error.
+// RANK_INVALID: the world does not have this rank (any more). Errors that end the worker make every call fail with
+// them: WORKER_FENCED (a newer worker of the rank), SESSION_NOT_FOUND, SESSION_DELETED, SESSION_SEALED,
+// SESSION_NOT_SYNCHRONOUS, SESSION_CONFIG_MISMATCH (deleted and made again), credentials that are not accepted,
+// DATA_LOSS (the server forgot what it had called durable, or can't repeat what it had folded). A lost connection or a
+// restarting server is no error.
 //
 // Thread-safe.
 class SyncWorker {
  public:
   // Connects as a rank, and makes the steps durable that are folded. Errors are those of the Observe call:
-  // SESSION_NOT_FOUND, SESSION_NOT_SYNCHRONOUS, RANK_INVALID, INVALID_FIELD, ...; UNAVAILABLE after `timeout`, or at once
-  // if the client's options say retry_unavailable = false.
+  // SESSION_NOT_FOUND, SESSION_NOT_SYNCHRONOUS, RANK_INVALID, INVALID_FIELD, ...; UNAVAILABLE after `timeout`, or at
+  // once if the client's options say retry_unavailable = false.
   static absl::StatusOr<std::unique_ptr<SyncWorker>> Open(std::shared_ptr<Client> client,
                                                           const SyncWorkerOptions& options,
                                                           absl::Duration timeout = absl::Seconds(30));
@@ -165,14 +167,15 @@ class SyncWorker {
   SyncWorker(const SyncWorker&) = delete;
   SyncWorker& operator=(const SyncWorker&) = delete;
 
-  // Contributes to a step and waits for its result. To go on waiting after DEADLINE_EXCEEDED or CANCELLED, call it again
-  // with the same step number: nothing is contributed twice.
+  // Contributes to a step and waits for its result; past its deadline for a second at most, when the server takes
+  // nothing. To go on waiting after DEADLINE_EXCEEDED or CANCELLED, call it again with the same step number: nothing is
+  // contributed twice.
   absl::StatusOr<StepResult> Step(absl::Span<const StepLayer> layers, const StepOptions& options = {});
 
   // Contributes to a step without waiting for its result; waits for room. DEADLINE_EXCEEDED and CANCELLED: nothing was
   // contributed. Errors before anything is sent, beside those above: as TensorObserver::Observe; LAYER_NAME_INVALID;
-  // INVALID_FIELD (a layer twice, gradients of unequal lengths, a step beyond the window of another); OBSERVER_MISMATCH
-  // (gradients of a layer that is not LEARNED).
+  // INVALID_FIELD (a layer twice, gradients of unequal lengths, a weight that is not above 0, the number of a step with
+  // other layers); OBSERVER_MISMATCH (gradients of a layer that is not LEARNED).
   absl::StatusOr<PendingStep> StartStep(absl::Span<const StepLayer> layers, const StepOptions& options = {});
 
   // The step that this rank should contribute to next: the lowest that it has no part in, or, in a process that was
@@ -186,8 +189,8 @@ class SyncWorker {
 
   // Returns once every step that this worker has seen folded is durable. DEADLINE_EXCEEDED after `timeout`.
   absl::Status Flush(absl::Duration timeout = absl::Minutes(5));
-  // Flush, then ends the stream; later calls fail, and steps that are not folded end with FAILED_PRECONDITION, though they
-  // stay contributed to. After DEADLINE_EXCEEDED the worker is still open: call again.
+  // Flush, then ends the stream; later calls fail, and steps that are not folded end with FAILED_PRECONDITION, though
+  // what the server has of them stays there. After DEADLINE_EXCEEDED the worker is still open: call again.
   absl::Status Close(absl::Duration timeout = absl::Minutes(5));
   // The error that ended the worker, or OK. Does not block.
   absl::Status status() const;

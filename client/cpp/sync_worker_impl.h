@@ -22,9 +22,10 @@ namespace calib::client {
 // A SyncWorker's threads around its StepLog.
 //
 // Whoever has something to send writes it himself, callers on their own threads, one at a time: a thread that finds
-// another one writing leaves it to that one. A stream thread opens stream after stream, sends again what a new one needs,
-// counts values while nobody waits for their step, and ends a write that a caller's deadline has overtaken; while a stream
-// is open, a second thread reads, and wakes whom the message is for. So a step costs one wake-up on the way there and back.
+// another one writing leaves it to that one. A stream thread opens stream after stream, sends again what a new one
+// needs, counts values while nobody waits for their step, and ends a write that a caller's deadline has overtaken;
+// while a stream is open, a second thread reads, and wakes whom the message is for. So a step costs one wake-up on the
+// way there and back.
 class SyncWorkerImpl {
  public:
   SyncWorkerImpl(std::shared_ptr<Client> client, const SyncWorkerOptions& options);
@@ -82,8 +83,8 @@ class SyncWorkerImpl {
   // Asks the server for it, unless that was done a moment ago, and waits for news until the deadline at most.
   void AwaitDurability(absl::Time deadline, absl::Time* next_request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Writes what there is to write, unless another thread is at it, which then writes this too. A write that is not done by
-  // the deadline, or that is cancelled, is ended, and the stream with it.
+  // Writes what there is to write, unless another thread is at it, which then writes this too. A write that is not done
+  // by the deadline, or that is cancelled, is ended, and the stream with it.
   void Send(absl::Time deadline, const std::stop_token& cancel) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Counts the values of one step, if there is one to count, and sends the counts. Lets go of mutex_ meanwhile.
   bool Count() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

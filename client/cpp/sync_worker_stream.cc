@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,13 +11,19 @@
 
 // Writing, and the stream and reading threads of a SyncWorker.
 namespace calib::client {
+namespace {
+
+// What a write may take whatever its caller's deadline: a short one is no reason to give up a stream that works.
+constexpr absl::Duration kWritePatience = absl::Seconds(1);
+
+}  // namespace
 
 void SyncWorkerImpl::Send(absl::Time deadline, const std::stop_token& cancel) {
   if (writing_ || !welcomed_ || StreamIsOver()) return;
   writing_ = true;
-  write_deadline_ = deadline;
-  if (deadline < look_after_) {
-    look_after_ = deadline;
+  write_deadline_ = std::max(deadline, absl::Now() + kWritePatience);
+  if (write_deadline_ < look_after_) {
+    look_after_ = write_deadline_;
     stream_wake_.Signal();
   }
   while (!StreamIsOver()) {
@@ -119,6 +126,7 @@ absl::Status SyncWorkerImpl::RunStream() {
     reader_done_ = false;
     progressed_ = false;
     write_failed_ = false;
+    writing_ = true;  // Open, whose Welcome may come before the write has returned
     look_after_ = absl::InfiniteFuture();
     stream_problem_ = absl::OkStatus();
   }
@@ -128,6 +136,7 @@ absl::Status SyncWorkerImpl::RunStream() {
   bool orderly = false;
   {
     absl::MutexLock lock(&mutex_);
+    writing_ = false;
     write_failed_ = write_failed_ || !opened;
     ServeStream(welcome_deadline);
     orderly = closing_ && !abandoning_ && !writing_ && !StreamIsOver();

@@ -10,8 +10,8 @@
 
 namespace calib::client {
 
-// The config of a session's Welcome. SESSION_CONFIG_MISMATCH when it is not that of an earlier one: the session was deleted
-// and made again.
+// The config of a session's Welcome. SESSION_CONFIG_MISMATCH when it is not that of an earlier one: the session was
+// deleted and made again.
 absl::StatusOr<SessionConfig> ConfigOf(const v1::Welcome& welcome, const std::string& session,
                                        const std::optional<SessionConfig>& earlier);
 

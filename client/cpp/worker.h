@@ -63,13 +63,13 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // Counts `tensor` into `layer`'s statistics, on the calling thread. A layer that the session skips, or whose observer is
-  // passive, is ignored (OK). When the layer's observer depends on order (ema, reference_histogram), one call is one step:
-  // `tensor` must be whole, steps are taken in the order of the calls, and a call blocks while the raw window is full; a
-  // reference histogram's first one asks the server for its state. Open a new worker after its observer was disabled.
-  // STEP_REQUIRED: the layer takes synchronous steps alone, see sync_worker.h.
-  // Errors: as TensorObserver::Observe, LAYER_NAME_INVALID, CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW, the layer's refusal,
-  // the worker's fatal error; nothing is counted then.
+  // Counts `tensor` into `layer`'s statistics, on the calling thread. A layer that the session skips, or whose observer
+  // is passive, is ignored (OK). When the layer's observer depends on order (ema, reference_histogram), one call is one
+  // step: `tensor` must be whole, steps are taken in the order of the calls, and a call blocks while the raw window is
+  // full; a reference histogram's first one asks the server for its state. Open a new worker after its observer was
+  // disabled. STEP_REQUIRED: the layer takes synchronous steps alone, see sync_worker.h. Errors: as
+  // TensorObserver::Observe, LAYER_NAME_INVALID, CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW, the layer's refusal, the
+  // worker's fatal error; nothing is counted then.
   absl::Status Observe(absl::string_view layer, const TensorView& tensor);
   // Sends `tensor` in chunks for the server to reduce; copies it; blocks while the window is full. Errors as Observe's;
   // when the worker ends or the layer is refused in the middle, chunks before that may have been counted. For a layer

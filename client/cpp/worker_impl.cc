@@ -48,8 +48,8 @@ v1::TensorChunk MakeChunk(const TensorView& tensor, size_t begin, size_t size) {
   return chunk;
 }
 
-// The observer whose data is sent; unset for skipped and passive layers, which take none. STEP_REQUIRED when the layer takes
-// synchronous steps alone.
+// The observer whose data is sent; unset for skipped and passive layers, which take none. STEP_REQUIRED when the layer
+// takes synchronous steps alone.
 absl::StatusOr<std::optional<ObserverConfig>> CollectedAs(const SessionConfig& config, absl::string_view layer) {
   const std::optional<ObserverConfig> observer = config.rules.Match(layer);
   if (!observer.has_value() || observer->kind == ObserverKind::kPassive) return std::optional<ObserverConfig>();

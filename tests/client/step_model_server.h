@@ -13,10 +13,10 @@
 
 namespace calib::test {
 
-// The server's side of synchronous steps as calib/v1/observe.proto has it, as plainly as can be: one session, no transport,
-// no arithmetic, and a store that is a copy. What a rank gives for a step is a number, its token: the count of layer "a".
-// A rank that names the layer "reference" too is asked to count: its counts must be its token again, on a grid that ends at
-// the sum of all ranks' tokens. It can crash, and deadlines pass when it is told so.
+// The server's side of synchronous steps as calib/v1/observe.proto has it, as plainly as can be: one session, no
+// transport, no arithmetic, and a store that is a copy. What a rank gives for a step is a number, its token: the count
+// of layer "a". A rank that names the layer "reference" too is asked to count: its counts must be its token again, on a
+// grid that ends at the sum of all ranks' tokens. It can crash, and deadlines pass when it is told so.
 class StepModelServer {
  public:
   struct Options {

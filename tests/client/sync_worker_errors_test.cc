@@ -253,14 +253,16 @@ TEST_F(SyncWorkerErrorsTest, ClosedWorkersTakeNothingAndAnswerWhatIsPending) {
   auto worker = OpenRank("s", 0);
   auto pending = worker->StartStep(layers_);
   ASSERT_TRUE(pending.ok());
+  const auto open_steps = [&] { return Session("s").session().synchronous().open_steps(); };
+  const absl::Time deadline = absl::Now() + kLong;
+  while (open_steps() == 0) ASSERT_LT(absl::Now(), deadline);
   EXPECT_TRUE(worker->Close(kLong).ok());
   for (const absl::Status& status : {worker->Step(layers_).status(), worker->Flush(kLong), worker->Close(kLong)}) {
     EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
   }
   worker.reset();
   EXPECT_TRUE(absl::IsFailedPrecondition(pending->Wait().status())) << "it outlives its worker";
-  // The contribution stays with the server.
-  EXPECT_EQ(Session("s").session().synchronous().open_steps(), 1u);
+  EXPECT_EQ(open_steps(), 1u) << "the contribution stays with the server";
 }
 
 TEST_F(SyncWorkerErrorsTest, AServerThatTakesNothingIsGivenUpAtTheDeadline) {

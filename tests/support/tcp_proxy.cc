@@ -28,13 +28,18 @@ void Require(bool done, const char* what) {
   std::abort();
 }
 
+// Else the kernel keeps small messages back until the other side has acknowledged earlier ones, 40 ms at times.
+void SendAtOnce(int fd) {
+  const int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
 int Connect(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   Require(fd >= 0, "TcpProxy: socket");
   const sockaddr_in address = Loopback(port);
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
-    const int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    SendAtOnce(fd);
     return fd;
   }
   close(fd);
@@ -136,6 +141,7 @@ void TcpProxy::Accept() {
       ++refusals_;
       continue;
     }
+    SendAtOnce(client);
     ++connections_made_;
     auto connection = std::make_unique<Connection>();
     Connection* const raw = connection.get();

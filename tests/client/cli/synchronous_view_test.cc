@@ -81,7 +81,7 @@ TEST(SynchronousViewTest, WatchShowsRanks) {
   worker->set_step(42);
   state.add_worker()->set_worker_id("two");
   EXPECT_THAT(WatchLine(state), HasSubstr("workers connected; 4 ranks (world epoch 2), step 41 folded, 40 durable; "
-                                          "1 steps failed"));
+                                          "1 step failed"));
   WatchView view;
   view.Update(state);
   EXPECT_THAT(view.Screen(), HasSubstr("\n4 ranks (world epoch 2)"));
