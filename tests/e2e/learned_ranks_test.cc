@@ -22,7 +22,7 @@ namespace {
 
 constexpr size_t kFeatures = 8;
 constexpr size_t kBatch = 16;
-constexpr int kTrainingSteps = 60;
+constexpr int kTrainingSteps = 40;
 constexpr int64_t kGreatestActivation = 15;  // uint4
 constexpr int64_t kGreatestWeight = 7;       // int4
 constexpr float kLearningRate = 0.05f;       // of the weights
@@ -118,11 +118,15 @@ class Training {
     v1::CreateSessionRequest request;
     request.set_session(session);
     request.mutable_config()->mutable_synchronous()->set_world_size(static_cast<uint32_t>(samples_.size()));
-    AddRule("activation", /*is_signed=*/false, &request)->set_learning_rate(0.02);
+    v1::LearnedOptions* const activation = AddRule("activation", /*is_signed=*/false, &request);
+    activation->set_optimizer(v1::LEARNED_OPTIMIZER_SGD);
+    activation->set_momentum(0.5);
+    activation->set_learning_rate(0.5);
     // All ranks have all weights, so LSQ's factor of their elements is not that of the ranks' elements together.
     v1::LearnedOptions* const weight = AddRule("weight", /*is_signed=*/true, &request);
     weight->set_plain_gradients(true);
-    weight->set_optimizer(v1::LEARNED_OPTIMIZER_ADAM);
+    weight->set_optimizer(v1::LEARNED_OPTIMIZER_SGD);
+    weight->set_momentum(0.25);
     weight->set_learning_rate(0.004);
     const auto created = client->CreateSession(request);
     EXPECT_TRUE(created.ok()) << created.status();
@@ -143,7 +147,8 @@ class Training {
     for (size_t k = 0; k < kFeatures; ++k) weights[k] = 0.3f - 0.07f * static_cast<float>(k);
     Learned learned = TakeStep([&](size_t rank, std::vector<client::StepLayer>* layers) {
       layers->push_back({"activation", Tensor(Part(batch_.x, rank, kFeatures))});
-      layers->push_back({"weight", Tensor(weights)});
+      // All ranks have the same weights: one of them gives them.
+      if (rank == 0) layers->push_back({"weight", Tensor(weights)});
     });
     trajectory.learned.push_back(learned);
     for (int step = 1; step <= kTrainingSteps && !testing::Test::HasFailure(); ++step) {
@@ -182,7 +187,6 @@ class Training {
     rule->mutable_quant_spec()->set_type(is_signed ? v1::QUANT_TYPE_INT4 : v1::QUANT_TYPE_UINT4);
     rule->mutable_quant_spec()->set_scheme(is_signed ? v1::QUANT_SCHEME_SYMMETRIC : v1::QUANT_SCHEME_AFFINE);
     rule->mutable_observer()->set_kind(v1::OBSERVER_KIND_LEARNED);
-    rule->mutable_observer()->mutable_learned()->set_optimizer(v1::LEARNED_OPTIMIZER_SGD);
     return rule->mutable_observer()->mutable_learned();
   }
 
@@ -218,14 +222,14 @@ class Training {
         told[rank] = {activation.scale[0],
                       activation.learned_zero_point.empty() ? static_cast<float>(activation.zero_point[0])
                                                             : activation.learned_zero_point[0],
-                      result->layers[1].scale[0]};
+                      result->layers.size() > 1 ? result->layers[1].scale[0] : 0};
       });
     }
     for (std::thread& thread : threads) thread.join();
     for (const Learned& other : told) {
       EXPECT_EQ(other.activation_scale, told[0].activation_scale);
       EXPECT_EQ(other.activation_zero_point, told[0].activation_zero_point);
-      EXPECT_EQ(other.weight_scale, told[0].weight_scale);
+      EXPECT_TRUE(other.weight_scale == told[0].weight_scale || other.weight_scale == 0);
     }
     return told[0];
   }
@@ -242,10 +246,10 @@ TEST(LearnedRanksTest, FourRanksLearnWhatOneProcessLearns) {
   const Trajectory split = Training(server.address(), "four", {5, 3, 4, 4}).Run();
   ASSERT_EQ(split.learned.size(), kTrainingSteps + 1u);
   ASSERT_EQ(whole.learned.size(), split.learned.size());
-  // Ranks round their sums of gradients to float32 where one process rounds the whole sum, so a step's gradient can differ
-  // by some 2^-24 of the sum of its terms' magnitudes, and with it the parameters. Training brings them together again:
-  // over all steps the difference stays within a few such roundings.
-  const auto tolerance = [](float value) { return 1e-5 * std::max(1e-3, std::abs(double{value})); };
+  // Gradients are the same but for rounding: four sums added are not one sum, and each tensor's gradients are float32. That
+  // moves a step's gradient by its last bit, 2^-24 of it, and parameters by less; where training follows its own path, as
+  // here, the bits add up. Sixteen of them are allowed; one was seen in all steps.
+  const auto tolerance = [](float value) { return 0x1p-20 * std::abs(double{value}); };
   for (size_t step = 0; step < whole.learned.size(); ++step) {
     SCOPED_TRACE("step " + std::to_string(step));
     const Learned& one = whole.learned[step];
@@ -258,8 +262,8 @@ TEST(LearnedRanksTest, FourRanksLearnWhatOneProcessLearns) {
   const Learned& begin = whole.learned.front();
   const Learned& end = whole.learned.back();
   EXPECT_GT(std::abs(end.activation_scale / begin.activation_scale - 1), 0.01);
-  EXPECT_GT(std::abs(end.activation_zero_point - begin.activation_zero_point), 0.01);
-  EXPECT_GT(std::abs(end.weight_scale / begin.weight_scale - 1), 0.05);
+  EXPECT_GT(std::abs(end.activation_zero_point - begin.activation_zero_point), 0.002);
+  EXPECT_GT(std::abs(end.weight_scale / begin.weight_scale - 1), 0.01);
   EXPECT_LT(whole.loss.back(), whole.loss.front() / 4);
 }
 

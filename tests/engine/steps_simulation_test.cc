@@ -16,6 +16,7 @@
 #include "tests/engine/step_fleet.h"
 #include "tests/engine/step_model.h"
 #include "tests/engine/step_tensors.h"
+#include "tests/support/sample.h"
 
 namespace calib::server::test {
 namespace {
@@ -25,6 +26,7 @@ using calib::test::Rng;
 constexpr uint32_t kMostRanks = 4;
 constexpr uint64_t kSteps = 12;
 constexpr int kActions = 220;
+constexpr uint64_t kSeeds = calib::test::kSanitized ? 60 : 1000;  // of each policy
 // So far off that no timer of the engine wakes up for it.
 constexpr absl::Duration kDeadline = absl::Hours(1000);
 
@@ -185,7 +187,7 @@ class StepsSimulationTest : public EngineFixture, public testing::WithParamInter
 
 TEST_P(StepsSimulationTest, OneProcessWouldHoldTheSame) {
   Start();
-  for (uint64_t seed = 1; seed <= 1500; ++seed) {
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
     Begin(seed);
     for (int i = 0; i < kActions && !HasFailure(); ++i) {
