@@ -63,7 +63,9 @@ class ObserveStream {
   absl::Status HandleContribution(const v1::StepContribution& contribution);
   absl::Status HandleCounts(const v1::StepCounts& counts);
   absl::Status DecodeObserved(const v1::StatisticsBatch& batch, StepUpdate* update);
-  absl::Status DecodeGradients(const v1::GradientBatch& batch, StepUpdate* update);
+  // `observed`: the layers of which the same message has statistics.
+  absl::Status DecodeGradients(const v1::GradientBatch& batch,
+                               const google::protobuf::RepeatedField<uint32_t>& observed, StepUpdate* update);
   StepSender sender() const { return {worker_, welcome_.incarnation(), rank_}; }
   absl::Status HandleUpdate(const v1::Update& update);
   absl::Status HandleStatistics(const v1::Update& update);

@@ -1,4 +1,4 @@
-#include <cmath>
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,8 +33,10 @@ absl::Status Inconsistent(absl::string_view message) {
 absl::Status ObserveStream::HandleContribution(const v1::StepContribution& contribution) {
   StepUpdate update{.world_epoch = contribution.world_epoch(), .step = contribution.step()};
   if (absl::Status status = DecodeObserved(contribution.statistics(), &update); !status.ok()) return status;
-  if (absl::Status status = DecodeGradients(contribution.gradients(), &update); !status.ok()) return status;
-  update.contribution.bytes = contribution.ByteSizeLong();
+  if (absl::Status status = DecodeGradients(contribution.gradients(), contribution.statistics().layer(), &update);
+      !status.ok())
+    return status;
+  update.contribution.bytes = update.contribution.MemoryBytes();
   absl::StatusOr<Session::StepOutcome> outcome =
       session_->Contribute(sender(), std::move(update), engine_->options().clock->Elapsed());
   if (!outcome.ok()) return outcome.status();
@@ -75,6 +77,7 @@ absl::Status ObserveStream::DecodeObserved(const v1::StatisticsBatch& batch, Ste
       return annotate(v1::ERROR_REASON_OBSERVER_MISMATCH,
                       absl::StrCat("it is observed per tensor and came with ", layer.rows.size(), " rows; send one"));
     }
+    update->contribution.has_references |= observer.kind == ObserverKind::kReferenceHistogram;
     observed.ranges.reserve(layer.rows.size());
     for (const RowView& row : layer.rows) observed.ranges.push_back(row.range);
     if (KindOfRows(observer.kind) != ObserverKind::kHistogram) continue;
@@ -87,7 +90,9 @@ absl::Status ObserveStream::DecodeObserved(const v1::StatisticsBatch& batch, Ste
   return absl::OkStatus();
 }
 
-absl::Status ObserveStream::DecodeGradients(const v1::GradientBatch& batch, StepUpdate* update) {
+absl::Status ObserveStream::DecodeGradients(const v1::GradientBatch& batch,
+                                            const google::protobuf::RepeatedField<uint32_t>& observed,
+                                            StepUpdate* update) {
   const int layers = batch.layer_size();
   if (batch.channels_size() != 0 && batch.channels_size() != layers) {
     return Inconsistent(absl::StrCat("gradients: `channels` has ", batch.channels_size(), " entries for ", layers,
@@ -97,8 +102,9 @@ absl::Status ObserveStream::DecodeGradients(const v1::GradientBatch& batch, Step
     return Inconsistent(
         absl::StrCat("gradients: `elements` has ", batch.elements_size(), " entries for ", layers, " layers"));
   }
-  if (!(batch.weight() >= 0) || !std::isfinite(batch.weight())) {
-    return Inconsistent(absl::StrCat("gradients: weight ", batch.weight(), " is not a positive number"));
+  // Sums of weights stay finite, and above 0.
+  if (batch.weight() != 0 && !(batch.weight() >= 0x1p-64 && batch.weight() <= 0x1p64)) {
+    return Inconsistent(absl::StrCat("gradients: weight ", batch.weight(), " is not within 2^-64 and 2^64"));
   }
   update->contribution.weight = batch.weight() == 0 ? 1 : batch.weight();
   uint64_t rows = 0;
@@ -124,8 +130,7 @@ absl::Status ObserveStream::DecodeGradients(const v1::GradientBatch& batch, Step
     if (i > 0 && batch.layer(i) <= batch.layer(i - 1)) {
       return refuse(v1::ERROR_REASON_STATISTICS_INCONSISTENT, "gradients: handles must rise");
     }
-    for (size_t k = 0; k < update->contribution.observed.size(); ++k) {
-      if (update->bindings[k] != *binding) continue;
+    if (std::binary_search(observed.begin(), observed.end(), batch.layer(i))) {
       return refuse(v1::ERROR_REASON_STATISTICS_INCONSISTENT,
                     "came with statistics and gradients in one step; send one of them");
     }
@@ -134,6 +139,10 @@ absl::Status ObserveStream::DecodeGradients(const v1::GradientBatch& batch, Step
     gradients.elements = batch.elements(i);
     const uint32_t channels = batch.channels_size() == 0 ? 1 : batch.channels(i);
     if (channels == 0) return refuse(v1::ERROR_REASON_STATISTICS_INCONSISTENT, "gradients: has no channel");
+    if (channels > 1 && !(*binding)->observer->channel_axis.has_value()) {
+      return refuse(v1::ERROR_REASON_OBSERVER_MISMATCH,
+                    absl::StrCat("it is learned per tensor and came with ", channels, " gradients; send one"));
+    }
     for (uint32_t k = 0; k < channels; ++k, ++row) {
       gradients.sums.push_back({batch.scale(row), batch.zero_point_size() == 0 ? 0 : batch.zero_point(row)});
     }

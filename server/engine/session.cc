@@ -39,6 +39,7 @@ Session::Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limi
   if (!config_.synchronous.has_value()) return;
   steps_.emplace(*config_.synchronous, std::move(record_.steps));
   cut_step_ = durable_step_ = steps_->record().folded_step;
+  for (const auto& kept : steps_->record().kept) AccountBytes(static_cast<int64_t>(kept->MemoryBytes()));
 }
 
 absl::Status Session::Seal(Notices* notices) {
@@ -172,10 +173,14 @@ Layer* Session::AddLayer(const std::string& name, LayerStatistics statistics, co
 void Session::Account(Layer* layer) {
   const size_t bytes = sizeof(*layer) - sizeof(layer->statistics) + layer->statistics.MemoryBytes() +
                        2 * layer->name.capacity() + layer->contributors.capacity() / 8;
-  if (bytes == layer->bytes) return;
-  counters_->state_bytes += static_cast<int64_t>(bytes) - static_cast<int64_t>(layer->bytes);
-  state_bytes_ += bytes - layer->bytes;
+  AccountBytes(static_cast<int64_t>(bytes) - static_cast<int64_t>(layer->bytes));
   layer->bytes = bytes;
+}
+
+void Session::AccountBytes(int64_t change) {
+  if (change == 0) return;
+  counters_->state_bytes += change;
+  state_bytes_ += static_cast<uint64_t>(change);
 }
 
 }  // namespace calib::server

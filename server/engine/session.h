@@ -255,8 +255,9 @@ class Session {
 
   Layer* AddLayer(const std::string& name, LayerStatistics statistics, const QuantSpec& quant_spec)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Brings the counts of memory up to date after a layer changed.
+  // Brings the counts of memory up to date after a layer changed, or by this many bytes.
   void Account(Layer* layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AccountBytes(int64_t change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes out all waiters.
   void FailWaiters(const absl::Status& status, Notices* notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,10 +27,32 @@ std::string NameRanks(const std::vector<uint32_t>& ranks) {
 
 // `lowest`: the step is the lowest open one. An earlier one may yet give the layer a value, as when a server started again
 // and the ranks send both once more.
-absl::Status CheckRankGradients(const LayerStatistics& statistics, const StepContribution::Gradients& gradients,
-                                bool lowest) {
-  if (!lowest && !IsInitialized(statistics)) return statistics.CheckChannelCount(gradients.sums.size());
-  return CheckGradients(statistics, gradients.sums, gradients.elements);
+// CHANNEL_COUNT_CHANGED, LEARNED_NOT_INITIALIZED, STATISTICS_INCONSISTENT.
+absl::Status CheckRankGradients(const LayerBinding& binding, const LayerStatistics& statistics,
+                                const StepContribution::Gradients& gradients, bool lowest) {
+  const auto refuse = [&](v1::ErrorReason reason, absl::string_view message) {
+    return MakeError(reason, absl::StrCat("layer ", Quoted(binding.name), ": ", message), {{"layer", binding.name}});
+  };
+  if (absl::Status status = statistics.CheckChannelCount(gradients.sums.size()); !status.ok()) {
+    return refuse(v1::ERROR_REASON_CHANNEL_COUNT_CHANGED, status.message());
+  }
+  if (lowest || IsInitialized(statistics)) {
+    const absl::Status status = CheckGradients(statistics, gradients.sums, gradients.elements);
+    if (status.ok()) return status;
+    return refuse(status.code() == absl::StatusCode::kFailedPrecondition ? v1::ERROR_REASON_LEARNED_NOT_INITIALIZED
+                                                                         : v1::ERROR_REASON_STATISTICS_INCONSISTENT,
+                  status.message());
+  }
+  for (const LearnedGradient& gradient : gradients.sums) {
+    if (std::isfinite(static_cast<float>(gradient.scale)) && std::isfinite(static_cast<float>(gradient.zero_point))) {
+      continue;
+    }
+    return refuse(
+        v1::ERROR_REASON_STATISTICS_INCONSISTENT,
+        absl::StrCat("the gradient ", gradient.scale, ", ", gradient.zero_point, " is not finite in float32"));
+  }
+  if (gradients.elements > 0 || binding.observer->learned->plain_gradients) return absl::OkStatus();
+  return refuse(v1::ERROR_REASON_STATISTICS_INCONSISTENT, "gradients of no elements; leave the layer out");
 }
 
 // As AnsweredLayers, before the layers are looked up.
@@ -141,9 +164,8 @@ absl::StatusOr<Session::StepOutcome> Session::Contribute(const StepSender& sende
   }
   steps_->Take(*sender.rank, update.step, contribution, now);
   worker.step = std::max(worker.step, update.step);
-  bytes_since_cut_ += contribution->bytes;
   const OpenStep& open = *steps_->Find(update.step);
-  if (open.stage == OpenStep::Stage::kCounting && !contribution->counts.has_value() && contribution->HasReferences()) {
+  if (open.stage == OpenStep::Stage::kCounting && !contribution->counts.has_value() && contribution->has_references) {
     SendStep(sender.worker, sender.incarnation, MakeStepGrids(open, *contribution, record.world_epoch),
              &outcome.notices);
   }
@@ -163,8 +185,9 @@ absl::StatusOr<Session::StepOutcome> Session::TakeCounts(const StepSender& sende
   OpenStep* const open = steps_->Find(counts.step());
   // Counts of a step that is folded, that has others already, or whose grids are being made anew: not awaited.
   if (*verdict != StepWindow::Verdict::kAgain || open->stage != OpenStep::Stage::kCounting) return outcome;
-  if (open->ranks[*sender.rank] == nullptr) return outcome;  // left out
-  StepContribution& contribution = *open->ranks[*sender.rank];
+  const auto found = open->ranks.find(*sender.rank);
+  if (found == open->ranks.end()) return outcome;  // left out
+  StepContribution& contribution = *found->second;
   if (contribution.worker != sender.worker || contribution.incarnation != sender.incarnation) return outcome;
   if (contribution.counts.has_value()) return outcome;
   absl::StatusOr<std::vector<std::vector<uint64_t>>> checked = CheckCounts(*open, contribution, counts);
@@ -174,6 +197,9 @@ absl::StatusOr<Session::StepOutcome> Session::TakeCounts(const StepSender& sende
     if (outdated) return outcome;
     return checked.status();
   }
+  size_t bytes = 0;
+  for (const std::vector<uint64_t>& layer : *checked) bytes += sizeof(layer) + layer.size() * sizeof(uint64_t);
+  steps_->AddBytes(&contribution, bytes);
   contribution.counts = *std::move(checked);
   AdvanceSteps(now, &outcome.notices);
   outcome.deadline = steps_->Deadline();
@@ -197,7 +223,7 @@ Session::StepOutcome Session::ExpireSteps(absl::Duration now) {
     const std::vector<uint32_t> missing = lowest.Missing();
     FailSteps(
         MakeError(v1::ERROR_REASON_STEP_TIMED_OUT,
-                  absl::StrCat("step ", lowest.step, " failed: ", NameRanks(missing), " of ", lowest.ranks.size(),
+                  absl::StrCat("step ", lowest.step, " failed: ", NameRanks(missing), " of ", lowest.world_size,
                                " did not ", lowest.stage == OpenStep::Stage::kCounting ? "send counts" : "contribute",
                                " within ", absl::FormatDuration(steps_->options().deadline),
                                "; nothing of it was counted: contribute again, or change the world"),
@@ -242,7 +268,9 @@ absl::StatusOr<Session::WorldChange> Session::SetWorld(uint64_t expected_epoch, 
 
 absl::Status Session::CheckStepUpdate(const StepUpdate& update) {
   const StepContribution& contribution = update.contribution;
-  if (steps_->bytes() + contribution.bytes > limits_.max_step_bytes) {
+  const bool lowest = update.step == steps_->record().folded_step + 1;
+  // The lowest step's contributions are what lets the others go.
+  if (!lowest && steps_->bytes() + contribution.bytes > limits_.max_step_bytes) {
     return LimitExceeded(absl::StrCat("the open steps of session ", Quoted(name_), " would take ",
                                       steps_->bytes() + contribution.bytes, " bytes"),
                          "--max-step-bytes", limits_.max_step_bytes);
@@ -265,17 +293,15 @@ absl::Status Session::CheckStepUpdate(const StepUpdate& update) {
     }
     const LayerStatistics empty(*binding->observer);
     const LayerStatistics& statistics = binding->layer == nullptr ? empty : binding->layer->statistics;
-    const absl::Status status =
-        observed ? statistics.CheckChannelCount(channels)
-                 : CheckRankGradients(statistics, contribution.gradients[i - contribution.observed.size()],
-                                      update.step == steps_->record().folded_step + 1);
-    if (status.ok()) continue;
-    const v1::ErrorReason reason = observed ? v1::ERROR_REASON_CHANNEL_COUNT_CHANGED
-                                   : status.code() == absl::StatusCode::kFailedPrecondition
-                                       ? v1::ERROR_REASON_LEARNED_NOT_INITIALIZED
-                                       : v1::ERROR_REASON_STATISTICS_INCONSISTENT;
-    return MakeError(reason, absl::StrCat("layer ", Quoted(binding->name), ": ", status.message()),
-                     {{"layer", binding->name}});
+    if (!observed) {
+      const absl::Status status =
+          CheckRankGradients(*binding, statistics, contribution.gradients[i - contribution.observed.size()], lowest);
+      if (!status.ok()) return status;
+    } else if (absl::Status status = statistics.CheckChannelCount(channels); !status.ok()) {
+      return MakeError(v1::ERROR_REASON_CHANNEL_COUNT_CHANGED,
+                       absl::StrCat("layer ", Quoted(binding->name), ": ", status.message()),
+                       {{"layer", binding->name}});
+    }
   }
   return CheckStateBytes();
 }

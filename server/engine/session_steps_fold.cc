@@ -13,20 +13,18 @@ namespace calib::server {
 
 void Session::AdvanceSteps(absl::Duration now, Notices* notices) {
   for (OpenStep* open = steps_->Lowest(); open != nullptr; open = steps_->Lowest()) {
-    if (!open->closed && !open->Missing().empty()) return;
+    if (!open->closed && open->IsAwaited()) return;
     absl::StatusOr<StepFold> fold = StepFold::Reduce(*open);
     if (!fold.ok()) return FailSteps(fold.status(), notices);
     if (open->stage == OpenStep::Stage::kContributing) {
-      if (absl::Status status = fold->MakeGrids(&open->counted_layers, &open->grids); !status.ok()) {
-        return FailSteps(status, notices);
-      }
-      if (!open->counted_layers.empty()) {
+      if (absl::Status status = fold->MakeGrids(open); !status.ok()) return FailSteps(status, notices);
+      if (!open->grids.empty()) {
         open->stage = OpenStep::Stage::kCounting;
         open->partial = open->closed;
         open->closed = false;
         open->since = now;
-        for (const auto& contribution : open->ranks) {
-          if (contribution == nullptr || !contribution->HasReferences()) continue;
+        for (const auto& [rank, contribution] : open->ranks) {
+          if (!contribution->has_references) continue;
           SendStep(contribution->worker, contribution->incarnation,
                    MakeStepGrids(*open, *contribution, steps_->record().world_epoch), notices);
         }
@@ -44,19 +42,19 @@ void Session::FoldStep(const OpenStep& open, const StepFold& fold, Notices* noti
   std::vector<Layer*> changed;
   uint64_t ignored = 0, values = 0;
   const std::shared_ptr<const FoldedStep> folded = fold.Apply(open, record.world_epoch, &changed, &ignored);
-  for (const auto& contribution : open.ranks) {
-    if (contribution != nullptr) values = SaturatingAdd(values, contribution->Values());
+  for (const auto& [rank, contribution] : open.ranks) {
+    values = SaturatingAdd(values, contribution->Values());
+    bytes_since_cut_ += contribution->bytes;
   }
   for (Layer* const layer : changed) {
     layer->version = version_;
     Account(layer);
   }
-  for (const auto& contribution : open.ranks) {
-    if (contribution == nullptr) continue;
-    const auto mark = [&](Layer* layer) {
+  for (const auto& [rank, contribution] : open.ranks) {
+    const auto mark = [&, worker = contribution->worker](Layer* layer) {
       if (!layer->enabled) return;
-      if (layer->contributors.size() <= contribution->worker) layer->contributors.resize(workers_.size());
-      layer->contributors[contribution->worker] = true;
+      if (layer->contributors.size() <= worker) layer->contributors.resize(workers_.size());
+      layer->contributors[worker] = true;
     };
     for (const auto& observed : contribution->observed) mark(observed.layer);
     for (const auto& gradients : contribution->gradients) mark(gradients.layer);
@@ -67,16 +65,18 @@ void Session::FoldStep(const OpenStep& open, const StepFold& fold, Notices* noti
   counters_->values_observed += values;
   counters_->values_ignored += ignored;
   counters_->steps_folded += 1;
-  if (open.partial || !open.AllContributed() || !open.Missing().empty()) {
+  if (open.partial || !open.AllContributed() || open.IsAwaited()) {
     ++record.partial_steps;
     counters_->partial_steps += 1;
   }
+  const bool forgets = record.kept.size() == steps_->options().window;
+  AccountBytes(static_cast<int64_t>(folded->MemoryBytes()) -
+               (forgets ? static_cast<int64_t>(record.kept.front()->MemoryBytes()) : 0));
   const OpenStep done = steps_->PopFolded(folded);
   // Contributors that gave the same layers in the same order get the same message.
   const StepContribution* like = nullptr;
   StepMessage message;
-  for (const auto& contribution : done.ranks) {
-    if (contribution == nullptr) continue;
+  for (const auto& [rank, contribution] : done.ranks) {
     if (like == nullptr || !contribution->SameLayers(*like)) {
       message = MakeStepResult(*folded, AnsweredLayers(*contribution), true);
       like = contribution.get();
@@ -108,11 +108,10 @@ void Session::FailSteps(const absl::Status& status, Notices* notices) {
 
 void Session::RefuseStep(const OpenStep& open, const absl::Status& status, Notices* notices) const {
   const StepMessage message = MakeStepRefusal(open.step, status);
-  for (const auto& contribution : open.ranks) {
-    if (contribution != nullptr) SendStep(contribution->worker, contribution->incarnation, message, notices);
-  }
-  for (const auto& [rank, contribution] : open.left_out) {
-    SendStep(contribution->worker, contribution->incarnation, message, notices);
+  for (const auto* ranks : {&open.ranks, &open.left_out}) {
+    for (const auto& [rank, contribution] : *ranks) {
+      SendStep(contribution->worker, contribution->incarnation, message, notices);
+    }
   }
 }
 

@@ -12,10 +12,14 @@ bool StepContribution::SameLayers(const StepContribution& other) const {
          std::equal(gradients.begin(), gradients.end(), other.gradients.begin(), other.gradients.end(), same);
 }
 
-bool StepContribution::HasReferences() const {
-  return std::any_of(observed.begin(), observed.end(), [](const Observed& layer) {
-    return layer.layer->statistics.config().kind == ObserverKind::kReferenceHistogram;
-  });
+size_t StepContribution::MemoryBytes() const {
+  size_t bytes = sizeof(*this);
+  for (const Observed& layer : observed) {
+    bytes += sizeof(layer) + layer.ranges.capacity() * sizeof(Range);
+    if (layer.histogram.has_value()) bytes += layer.histogram->MemoryBytes();
+  }
+  for (const Gradients& layer : gradients) bytes += sizeof(layer) + layer.sums.capacity() * sizeof(LearnedGradient);
+  return bytes;
 }
 
 uint64_t StepContribution::Values() const {

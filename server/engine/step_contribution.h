@@ -35,7 +35,8 @@ struct StepContribution {
 
   uint32_t worker = 0;               // ordinal
   uint64_t incarnation = 0;          // of the stream that sent it, and alone can read the answer
-  size_t bytes = 0;                  // of its messages
+  size_t bytes = 0;                  // memory that it takes
+  bool has_references = false;       // a layer has a reference histogram
   std::vector<Observed> observed;    // each layer once, in the message's order
   std::vector<Gradients> gradients;  // likewise, none that is in `observed`
   double weight = 1;                 // of the gradients
@@ -48,7 +49,8 @@ struct StepContribution {
   }
   // Whether it has the same layers in the same order.
   bool SameLayers(const StepContribution& other) const;
-  bool HasReferences() const;
+  // Memory, itself included.
+  size_t MemoryBytes() const;
   // Values that it holds, finite or not; 2^64 - 1 when they are more.
   uint64_t Values() const;
 };

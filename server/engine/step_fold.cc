@@ -55,8 +55,7 @@ absl::StatusOr<StepFold> StepFold::Reduce(const OpenStep& step) {
     if (added) fold.layers_.emplace_back().layer = layer;
     return fold.layers_[found->second];
   };
-  for (const std::shared_ptr<StepContribution>& contribution : step.ranks) {
-    if (contribution == nullptr) continue;
+  for (const auto& [rank, contribution] : step.ranks) {
     size_t guess = 0, reference = 0;
     for (const StepContribution::Observed& observed : contribution->observed) {
       const bool counted = observed.layer->statistics.config().kind == ObserverKind::kReferenceHistogram;
@@ -88,6 +87,7 @@ absl::Status StepFold::AddObserved(const StepContribution::Observed& observed, c
     }
   }
   if (layer.statistics.config().kind != ObserverKind::kReferenceHistogram) return absl::OkStatus();
+  reduced->passed_over = step.passed_over.count(&layer) != 0;
   reduced->step.grid = step.GridOf(&layer);
   reduced->step.counts.resize(reduced->step.grid.bins);
   if (counts == nullptr) return absl::OkStatus();
@@ -117,13 +117,17 @@ std::vector<LearnedGradient> StepFold::Average(const Reduced& reduced) {
   return average;
 }
 
-absl::Status StepFold::MakeGrids(std::vector<Layer*>* layers, std::vector<ReferenceGrid>* grids) const {
+absl::Status StepFold::MakeGrids(OpenStep* step) const {
   for (const Reduced& reduced : layers_) {
-    if (reduced.layer->statistics.config().kind != ObserverKind::kReferenceHistogram) continue;
-    const absl::StatusOr<ReferenceGrid> grid = reduced.layer->statistics.NextGrid(reduced.step.ranges.front());
-    if (!grid.ok()) return LayerError(*reduced.layer, GetReason(ErrorOfStep(grid.status())), grid.status());
-    layers->push_back(reduced.layer);
-    grids->push_back(*grid);
+    const Layer& layer = *reduced.layer;
+    if (layer.statistics.config().kind != ObserverKind::kReferenceHistogram) continue;
+    if (!layer.enabled) {
+      step->passed_over.insert(&layer);
+      continue;
+    }
+    const absl::StatusOr<ReferenceGrid> grid = layer.statistics.NextGrid(reduced.step.ranges.front());
+    if (!grid.ok()) return LayerError(layer, GetReason(ErrorOfStep(grid.status())), grid.status());
+    step->grids.emplace(&layer, *grid);
   }
   return absl::OkStatus();
 }
@@ -131,7 +135,7 @@ absl::Status StepFold::MakeGrids(std::vector<Layer*>* layers, std::vector<Refere
 absl::Status StepFold::Check() const {
   for (const Reduced& reduced : layers_) {
     const Layer& layer = *reduced.layer;
-    if (!layer.enabled) continue;
+    if (!layer.enabled || reduced.passed_over) continue;
     if (!reduced.gradients.empty()) {
       const absl::Status status = CheckGradients(layer.statistics, Average(reduced), reduced.elements);
       if (!status.ok()) {
@@ -167,12 +171,13 @@ std::shared_ptr<const FoldedStep> StepFold::Apply(const OpenStep& step, uint64_t
   auto folded = std::make_shared<FoldedStep>();
   folded->step = step.step;
   folded->world_epoch = world_epoch;
-  for (const auto& contribution : step.ranks) folded->ranks.push_back(contribution != nullptr);
+  folded->ranks.resize(step.world_size);
+  for (const auto& [rank, contribution] : step.ranks) folded->ranks[rank] = true;
   folded->layers.reserve(layers_.size());
   for (const Reduced& reduced : layers_) {
     Layer* const layer = reduced.layer;
     LayerStatistics* const statistics = &layer->statistics;
-    if (!layer->enabled) {
+    if (!layer->enabled || reduced.passed_over) {
       for (const Range& range : reduced.step.ranges) *ignored = SaturatingAdd(*ignored, range.values());
     } else {
       changed->push_back(layer);

@@ -28,9 +28,9 @@ class StepFold {
   // OBSERVER_MISMATCH, naming the layer.
   static absl::StatusOr<StepFold> Reduce(const OpenStep& step);
 
-  // The layers with a reference histogram that take part, and the grids on which their values are to be counted.
-  // REFERENCE_TOO_LARGE, naming the layer.
-  absl::Status MakeGrids(std::vector<Layer*>* layers, std::vector<ReferenceGrid>* grids) const;
+  // Sets the grids of the layers with a reference histogram that take part; those that are switched off are passed over
+  // from now on. REFERENCE_TOO_LARGE, naming the layer.
+  absl::Status MakeGrids(OpenStep* step) const;
 
   // Whether all layers can take the step in; layers that are switched off are passed over. CHANNEL_COUNT_CHANGED,
   // COUNT_OVERFLOW, REFERENCE_TOO_LARGE, REFERENCE_GRID_MISMATCH, HISTOGRAM_INVALID, LEARNED_NOT_INITIALIZED.
@@ -43,6 +43,7 @@ class StepFold {
  private:
   struct Reduced {
     Layer* layer = nullptr;
+    bool passed_over = false;                  // was switched off when grids were made
     Step step;                                 // ranges of all ranks; grid and counts of a reference histogram
     std::optional<LayerStatistics> histogram;  // of a layer that collects histograms
     // Of all ranks that sent gradients; none did when it is empty.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "proto/codec/error.h"
@@ -9,13 +11,28 @@
 namespace calib::server {
 namespace {
 
-// Layers mostly come in the order in which they were folded.
-const FoldedStep::LayerResult* FindResult(const FoldedStep& folded, absl::string_view name, size_t guess) {
-  if (guess < folded.layers.size() && folded.layers[guess].name == name) return &folded.layers[guess];
-  const auto found = std::find_if(folded.layers.begin(), folded.layers.end(),
-                                  [&](const FoldedStep::LayerResult& layer) { return layer.name == name; });
-  return found == folded.layers.end() ? nullptr : &*found;
-}
+// The layers of a step by name. Layers mostly come in the order in which they were folded, so that the index that finds
+// others is rarely made.
+class ResultFinder {
+ public:
+  explicit ResultFinder(const FoldedStep& folded) : layers_(folded.layers) {}
+
+  const FoldedStep::LayerResult* Find(absl::string_view name) {
+    if (next_ < layers_.size() && layers_[next_].name == name) return &layers_[next_++];
+    if (places_.empty()) {
+      for (size_t i = 0; i < layers_.size(); ++i) places_.emplace(layers_[i].name, i);
+    }
+    const auto found = places_.find(std::string_view(name.data(), name.size()));
+    if (found == places_.end()) return nullptr;
+    next_ = found->second + 1;
+    return &layers_[found->second];
+  }
+
+ private:
+  const std::vector<FoldedStep::LayerResult>& layers_;
+  size_t next_ = 0;
+  std::unordered_map<std::string_view, size_t> places_;
+};
 
 }  // namespace
 
@@ -35,9 +52,10 @@ StepMessage MakeStepResult(const FoldedStep& folded, absl::Span<const AnsweredLa
   result->set_ranks(static_cast<uint32_t>(std::count(folded.ranks.begin(), folded.ranks.end(), true)));
   result->set_world_size(static_cast<uint32_t>(folded.ranks.size()));
   result->set_counted(counted);
+  ResultFinder finder(folded);
   bool one_each = true;
   for (size_t i = 0; i < layers.size(); ++i) {
-    const FoldedStep::LayerResult* const found = FindResult(folded, layers[i].name, i);
+    const FoldedStep::LayerResult* const found = finder.Find(layers[i].name);
     for (size_t row = 0; row < layers[i].rows; ++row) {
       const FoldedStep::Row values =
           found != nullptr && row < found->rows.size() ? found->rows[row] : FoldedStep::Row();

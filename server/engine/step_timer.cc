@@ -56,7 +56,9 @@ void StepTimer::Run() {
         if (next == absl::InfiniteDuration()) {
           changed_.Wait(&mutex_);
         } else {
-          changed_.WaitUntil(&mutex_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(next - now));
+          // A deadline of centuries would overflow the clock.
+          const absl::Duration wait = std::min(next - now, absl::Hours(1));
+          changed_.WaitUntil(&mutex_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(wait));
         }
         continue;
       }

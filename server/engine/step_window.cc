@@ -9,35 +9,49 @@
 namespace calib::server {
 namespace {
 
+bool Awaited(const StepContribution& contribution) {
+  return contribution.has_references && !contribution.counts.has_value();
+}
+
 // The ranges that a step's grids were made of changed.
 void MakeGridsAnew(OpenStep* open) {
   open->stage = OpenStep::Stage::kContributing;
   open->partial = false;
   open->regridded = true;
-  open->counted_layers.clear();
   open->grids.clear();
-  for (const std::shared_ptr<StepContribution>& contribution : open->ranks) {
-    if (contribution != nullptr) contribution->counts.reset();
-  }
+  open->passed_over.clear();
+  for (const auto& [rank, contribution] : open->ranks) contribution->counts.reset();
 }
 
 }  // namespace
 
+bool OpenStep::IsAwaited() const {
+  if (stage == Stage::kContributing) return !AllContributed();
+  return std::any_of(ranks.begin(), ranks.end(), [](const auto& entry) { return Awaited(*entry.second); });
+}
+
 std::vector<uint32_t> OpenStep::Missing() const {
   std::vector<uint32_t> missing;
-  for (uint32_t rank = 0; rank < ranks.size(); ++rank) {
-    const StepContribution* const contribution = ranks[rank].get();
-    const bool awaited = stage == Stage::kContributing ? contribution == nullptr
-                                                       : contribution != nullptr && !contribution->counts.has_value() &&
-                                                             contribution->HasReferences();
-    if (awaited) missing.push_back(rank);
+  if (stage == Stage::kCounting) {
+    for (const auto& [rank, contribution] : ranks) {
+      if (Awaited(*contribution)) missing.push_back(rank);
+    }
+    return missing;
+  }
+  auto next = ranks.begin();
+  for (uint32_t rank = 0; rank < world_size; ++rank) {
+    if (next != ranks.end() && next->first == rank) {
+      ++next;
+    } else {
+      missing.push_back(rank);
+    }
   }
   return missing;
 }
 
 ReferenceGrid OpenStep::GridOf(const Layer* layer) const {
-  const auto found = std::find(counted_layers.begin(), counted_layers.end(), layer);
-  return found == counted_layers.end() ? ReferenceGrid{} : grids[found - counted_layers.begin()];
+  const auto found = grids.find(layer);
+  return found == grids.end() ? ReferenceGrid{} : found->second;
 }
 
 StepWindow::StepWindow(const SynchronousOptions& options, StepsRecord record)
@@ -58,7 +72,7 @@ absl::Status StepWindow::CheckRank(uint32_t rank) const {
 absl::StatusOr<StepWindow::Verdict> StepWindow::Check(uint32_t rank, uint64_t world_epoch, uint64_t step) const {
   if (absl::Status status = CheckRank(rank); !status.ok()) return status;
   const uint64_t lowest = record_.folded_step + 1;
-  // What is folded stays, whatever the world: its contributors are answered in a later one too.
+  // What is folded stays, whatever the world: its contributors that the world still has are answered in a later one too.
   if (step > 0 && step < lowest) {
     const std::shared_ptr<const FoldedStep> folded = FindFolded(step);
     if (folded != nullptr) {
@@ -81,7 +95,7 @@ absl::StatusOr<StepWindow::Verdict> StepWindow::Check(uint32_t rank, uint64_t wo
   }
   const size_t place = step - lowest;
   const bool again =
-      place < open_.size() && (open_[place].ranks[rank] != nullptr || open_[place].left_out.count(rank) > 0);
+      place < open_.size() && (open_[place].ranks.count(rank) != 0 || open_[place].left_out.count(rank) != 0);
   return again ? Verdict::kAgain : Verdict::kNew;
 }
 
@@ -91,37 +105,37 @@ void StepWindow::Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribu
   while (open_.size() <= place) {
     OpenStep& added = open_.emplace_back();
     added.step = record_.folded_step + open_.size();
-    added.ranks.resize(record_.world_size);
+    added.world_size = record_.world_size;
   }
   OpenStep& open = open_[place];
   if (!open.since.has_value()) open.since = now;
   std::shared_ptr<StepContribution>& slot = open.ranks[rank];
   bytes_ += contribution->bytes;
   const bool same = slot != nullptr && slot->SameData(*contribution);
-  if (same) contribution->counts = std::move(slot->counts);
+  if (same) {
+    bytes_ += slot->bytes - contribution->bytes;
+    contribution->bytes = slot->bytes;
+    contribution->counts = std::move(slot->counts);
+  }
   if (const auto left_out = open.left_out.find(rank); left_out != open.left_out.end()) {
     bytes_ -= left_out->second->bytes;
     open.left_out.erase(left_out);
   }
-  if (slot == nullptr) {
-    ++open.contributions;
-  } else {
-    bytes_ -= slot->bytes;
-  }
+  if (slot != nullptr) bytes_ -= slot->bytes;
   slot = std::move(contribution);
   if (open.stage == OpenStep::Stage::kContributing || same) return;
   MakeGridsAnew(&open);
   // All count anew, so those that were left out may yet count in time; they will not contribute again by themselves.
   for (auto& [other, contributed] : std::exchange(open.left_out, {})) {
     open.ranks[other] = std::move(contributed);
-    ++open.contributions;
   }
 }
 
 void StepWindow::LeaveOutUncounted(OpenStep* open) {
   for (const uint32_t rank : open->Missing()) {
-    open->left_out[rank] = std::exchange(open->ranks[rank], nullptr);
-    --open->contributions;
+    const auto found = open->ranks.find(rank);
+    open->left_out[rank] = std::move(found->second);
+    open->ranks.erase(found);
   }
   MakeGridsAnew(open);
 }
@@ -143,8 +157,9 @@ std::shared_ptr<const FoldedStep> StepWindow::FindFolded(uint64_t step) const {
 OpenStep StepWindow::PopFolded(std::shared_ptr<const FoldedStep> folded) {
   OpenStep open = std::move(open_.front());
   open_.pop_front();
-  for (const auto& contribution : open.ranks) bytes_ -= contribution == nullptr ? 0 : contribution->bytes;
-  for (const auto& [rank, contribution] : open.left_out) bytes_ -= contribution->bytes;
+  for (const auto* ranks : {&open.ranks, &open.left_out}) {
+    for (const auto& [rank, contribution] : *ranks) bytes_ -= contribution->bytes;
+  }
   ++record_.folded_step;
   record_.kept.push_back(std::move(folded));
   if (record_.kept.size() > options_.window) record_.kept.pop_front();
@@ -159,6 +174,11 @@ std::deque<OpenStep> StepWindow::DropOpen() {
 void StepWindow::SetWorld(uint32_t size) {
   ++record_.world_epoch;
   record_.world_size = size;
+}
+
+void StepWindow::AddBytes(StepContribution* contribution, size_t bytes) {
+  contribution->bytes += bytes;
+  bytes_ += bytes;
 }
 
 std::optional<absl::Duration> StepWindow::OpenSince() const {
@@ -177,7 +197,7 @@ std::optional<absl::Duration> StepWindow::Deadline() const {
 
 uint32_t StepWindow::open_steps() const {
   return static_cast<uint32_t>(
-      std::count_if(open_.begin(), open_.end(), [](const OpenStep& open) { return open.contributions > 0; }));
+      std::count_if(open_.begin(), open_.end(), [](const OpenStep& open) { return !open.ranks.empty(); }));
 }
 
 }  // namespace calib::server

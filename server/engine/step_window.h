@@ -7,6 +7,8 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,20 +29,23 @@ struct OpenStep {
   };
 
   uint64_t step = 0;
-  std::vector<std::shared_ptr<StepContribution>> ranks;  // by rank; null: none yet
+  uint32_t world_size = 0;
+  std::map<uint32_t, std::shared_ptr<StepContribution>> ranks;  // those that contributed
   // Of ranks that did not count their values by the deadline: not part of the step, but answered.
   std::map<uint32_t, std::shared_ptr<StepContribution>> left_out;
-  uint32_t contributions = 0;  // that are not null
   Stage stage = Stage::kContributing;
   // When the stage's deadline began to run: at the first contribution, or with the counting. Unset: no contribution.
   std::optional<absl::Duration> since;
-  bool closed = false;                 // the deadline passed: what is missing is not waited for
-  bool partial = false;                // it did so while contributions were missing
-  bool regridded = false;              // `grids` are not the first ones: counts on older ones may be on their way
-  std::vector<Layer*> counted_layers;  // kCounting: the layers to be counted, and their grids
-  std::vector<ReferenceGrid> grids;
+  bool closed = false;     // the deadline passed: what is missing is not waited for
+  bool partial = false;    // it did so while contributions were missing
+  bool regridded = false;  // `grids` are not the first ones: counts on older ones may be on their way
+  // kCounting: the layers with a reference histogram, and the grids to count them on; of 0 bins when there is nothing to
+  // count, for one that is switched off too, which is passed over then.
+  std::unordered_map<const Layer*, ReferenceGrid> grids;
+  std::unordered_set<const Layer*> passed_over;
 
-  bool AllContributed() const { return contributions == ranks.size(); }
+  bool AllContributed() const { return ranks.size() == world_size; }
+  bool IsAwaited() const;  // whether Missing() has any
   // Ranks from which something is awaited, rising.
   std::vector<uint32_t> Missing() const;
   ReferenceGrid GridOf(const Layer* layer) const;
@@ -102,7 +107,10 @@ class StepWindow {
   // When the lowest open step's deadline passes; unset: never.
   std::optional<absl::Duration> Deadline() const;
 
-  // Steps with a contribution, and the bytes that they hold.
+  // Memory that the contributions' counts take beside the rest, as they come and go with it.
+  void AddBytes(StepContribution* contribution, size_t bytes);
+
+  // Steps with a contribution, and the memory that they take.
   uint32_t open_steps() const;
   size_t bytes() const { return bytes_; }
 

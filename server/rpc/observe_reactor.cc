@@ -14,8 +14,12 @@ namespace {
 
 // About what a message takes: its bytes, and the objects that its smallest entries become.
 size_t MemoryOf(const v1::ObserveRequest& request) {
-  const v1::StatisticsBatch& batch = request.update().statistics();
+  const v1::StatisticsBatch& batch =
+      request.has_step_contribution() ? request.step_contribution().statistics() : request.update().statistics();
   return request.ByteSizeLong() + static_cast<size_t>(batch.histogram_size()) * sizeof(v1::Bfloat16Histogram) +
+         static_cast<size_t>(request.step_counts().count_size()) * sizeof(v1::StepCount) +
+         // A count of one byte becomes eight.
+         (request.has_step_counts() ? 7 * request.ByteSizeLong() : 0) +
          static_cast<size_t>(request.register_layers().name_size()) * sizeof(std::string);
 }
 
@@ -102,7 +106,13 @@ void ObserveReactor::OnDurable() {
 void ObserveReactor::OnStep(std::shared_ptr<const v1::ObserveResponse> message) {
   MutexLock lock(&mutex_);
   if (ending_) return;
-  answers_.push_back(std::move(message));
+  if (answers_.size() < kMostAnswers) {
+    answers_.push_back(std::move(message));
+  } else {
+    End(MakeError(
+        v1::ERROR_REASON_LIMIT_EXCEEDED,
+        absl::StrCat(kMostAnswers, " answers wait for this stream to be read; read them, and open it again")));
+  }
   Advance();
 }
 
@@ -157,7 +167,7 @@ void ObserveReactor::MaybeWrite() {
   if (welcome_.has_value()) {
     *response_.mutable_welcome() = *std::move(welcome_);
     welcome_.reset();
-  } else if (!answers_.empty()) {
+  } else if (!answers_.empty() && stream_ != nullptr) {  // after the Welcome
     answer_ = std::move(answers_.front());
     answers_.pop_front();
     writing_ = true;

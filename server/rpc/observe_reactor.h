@@ -58,6 +58,7 @@ class ObserveReactor final : public grpc::ServerBidiReactor<v1::ObserveRequest, 
                              public std::enable_shared_from_this<ObserveReactor> {
  public:
   static constexpr size_t kMaxAnswers = 64;
+  static constexpr size_t kMostAnswers = 1024;
   static constexpr size_t kMaxQueued = 16;
   static constexpr size_t kSmallBytes = 128 << 10;
   static constexpr int kAckEvery = 32;

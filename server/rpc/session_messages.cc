@@ -1,5 +1,7 @@
 #include "server/rpc/session_messages.h"
 
+#include <algorithm>
+
 #include "absl/time/time.h"
 #include "proto/codec/config_codec.h"
 
@@ -37,7 +39,7 @@ void FillSession(const Session::Summary& summary, absl::Duration now, v1::Sessio
   }
   steps->set_missing_ranks(static_cast<uint32_t>(summary.missing_ranks.size()));
   if (summary.open_since.has_value()) {
-    const absl::Duration open_for = now - *summary.open_since;
+    const absl::Duration open_for = std::max(absl::ZeroDuration(), now - *summary.open_since);
     const int64_t seconds = absl::ToInt64Seconds(open_for);
     steps->mutable_open_for()->set_seconds(seconds);
     steps->mutable_open_for()->set_nanos(

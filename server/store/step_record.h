@@ -1,6 +1,7 @@
 #ifndef CALIB_SERVER_STORE_STEP_RECORD_H_
 #define CALIB_SERVER_STORE_STEP_RECORD_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -33,6 +34,9 @@ struct FoldedStep {
   uint64_t world_epoch = 0;
   std::vector<bool> ranks;  // of the world, whether each was counted
   std::vector<LayerResult> layers;
+
+  // Memory, itself included.
+  size_t MemoryBytes() const;
 
   friend bool operator==(const FoldedStep&, const FoldedStep&) = default;
 };

@@ -145,6 +145,7 @@ TEST_F(SynchronousTest, ARepeatedStepIsAnsweredAndNotCountedTwice) {
   ASSERT_TRUE(Give(&second, 1, Ema({3})).ok());
   EXPECT_THAT(Told(&again), SizeIs(1));
   const std::string before = Describe(*session);
+  EXPECT_EQ(Describe(*session), before);
   TestStream third = OpenRank(0, "rank-0-third");
   EXPECT_EQ(third.stream->welcome().folded_step(), 1u);
   ASSERT_TRUE(Give(&third, 1, Ema({1, 2})).ok());
@@ -184,7 +185,9 @@ TEST_F(SynchronousTest, WhatARankGivesAgainToAnOpenStepReplacesTheOld) {
   ASSERT_THAT(other_grids, SizeIs(1));
   EXPECT_LT(new_grids[0].step_grids().grid(0).high(), grids[0].step_grids().grid(0).high());
   ASSERT_TRUE(again.Send(Counts(new_grids[0].step_grids(), narrow)).ok());
-  EXPECT_EQ(ReasonOf(second.Send(Counts(grids[0].step_grids(), narrow))), v1::ERROR_REASON_REFERENCE_GRID_MISMATCH);
+  // Counts that were on their way when the grids changed are passed over.
+  EXPECT_TRUE(second.Send(Counts(grids[0].step_grids(), narrow)).ok());
+  EXPECT_EQ(session->GetSummary().record.steps.folded_step, 0u);
   ASSERT_TRUE(second.Send(Counts(other_grids[0].step_grids(), narrow)).ok());
   EXPECT_THAT(Told(&second), SizeIs(1));
   EXPECT_EQ(session->GetLayer("megengine")->statistics.channels()[0].range.count, 8u);
@@ -270,15 +273,23 @@ TEST_F(SynchronousTest, AStepWithoutSomeCountsClosesPartially) {
   const auto session = CreateSynchronous(
       {.world_size = 2, .straggler_policy = StragglerPolicy::kClosePartial, .deadline = absl::Seconds(1)});
   TestStream first = OpenRank(0), second = OpenRank(1);
-  const RankStep data{{{kMegengine, {-2, 1, 2}}}};
+  const RankStep data{{{kMegengine, {-2, 1, 2}}}}, wide{{{kMegengine, {-20, 1, 20}}}};
   ASSERT_TRUE(Give(&first, 1, data).ok());
-  ASSERT_TRUE(Give(&second, 1, data).ok());
+  ASSERT_TRUE(Give(&second, 1, wide).ok());
   ASSERT_TRUE(first.Send(Counts(Told(&first)[0].step_grids(), data)).ok());
   EXPECT_THAT(session->GetSummary().missing_ranks, ElementsAre(1));
   clock_.Advance(absl::Seconds(1));
   Expire(session.get());
-  EXPECT_TRUE(Told(&first).at(0).has_step_result());
+  // The grids are made anew without the rank that did not count, so that its range leaves no trace.
+  const auto told = Told(&first);
+  ASSERT_THAT(told, SizeIs(1));
+  EXPECT_EQ(told[0].step_grids().grid(0).high(), 2);
+  ASSERT_TRUE(first.Send(Counts(told[0].step_grids(), data)).ok());
+  EXPECT_TRUE(Told(&first).at(0).step_result().counted());
+  const auto left_out = Told(&second);
+  EXPECT_FALSE(left_out.back().step_result().counted());
   EXPECT_EQ(session->GetSummary().record.steps.partial_steps, 1u);
+  EXPECT_EQ(session->GetSummary().record.steps.late_contributions, 1u);
   const auto layer = session->GetLayer("megengine");
   double counted = 0;
   for (const double count : layer->statistics.channels()[0].reference->counts()) counted += count;
@@ -423,6 +434,71 @@ TEST_F(SynchronousTest, BadContributionsChangeNothing) {
   EXPECT_EQ(ReasonOf(TryOpenRank(0, "w", "plain").status()), v1::ERROR_REASON_SESSION_NOT_SYNCHRONOUS);
 }
 
+// Disabled layers are passed over whatever came before, and cannot fail a step.
+TEST_F(SynchronousTest, DisabledLayersArePassedOver) {
+  const auto session = CreateSynchronous({.world_size = 1});
+  TestStream rank = OpenRank(0);
+  ASSERT_TRUE(session->SetEnabled("learned", false).ok());
+  // Gradients may come before the step that would have given the first value.
+  ASSERT_TRUE(rank.Send(GradientContribution(1, 2, kLearned, {0.5}, 10)).ok());
+  ASSERT_TRUE(Give(&rank, 1, {{{kLearned, {1, 2}}}}).ok());
+  const auto told = Told(&rank);
+  ASSERT_THAT(told, SizeIs(2));
+  EXPECT_THAT(told[1].step_result().params(), ElementsAre(0));
+  EXPECT_EQ(session->GetSummary().record.values_ignored, 2u);
+  // An outlier that the histogram cannot take fails the step, until its layer is switched off.
+  const RankStep wide{{{5, {-1e9f, 1e9f}}}};
+  ASSERT_TRUE(Give(&rank, 3, {{{5, {-1, 1}}}}).ok());
+  ASSERT_TRUE(rank.Send(Counts(Told(&rank).at(0).step_grids(), {{{5, {-1, 1}}}})).ok());
+  ASSERT_THAT(Told(&rank), SizeIs(1));
+  ASSERT_TRUE(Give(&rank, 4, wide).ok());
+  EXPECT_EQ(Told(&rank).at(0).refusal().info().reason(), "REFERENCE_TOO_LARGE");
+  ASSERT_TRUE(session->SetEnabled("mxnet", false).ok());
+  ASSERT_TRUE(Give(&rank, 4, wide).ok());
+  EXPECT_TRUE(Told(&rank).at(0).has_step_result());
+  // Switched on between the grids and the counts: what was passed over stays so.
+  ASSERT_TRUE(Give(&rank, 5, {{{kMegengine, {1, 2}}, {5, {-1e9f, 1e9f}}}}).ok());
+  const auto grids = Told(&rank);
+  ASSERT_THAT(grids, SizeIs(1));
+  EXPECT_EQ(grids[0].step_grids().grid(1).bins(), 0u);
+  ASSERT_TRUE(session->SetEnabled("mxnet", true).ok());
+  ASSERT_TRUE(rank.Send(Counts(grids[0].step_grids(), {{{kMegengine, {1, 2}}, {5, {-1e9f, 1e9f}}}})).ok());
+  EXPECT_TRUE(Told(&rank).at(0).has_step_result());
+  EXPECT_EQ(session->GetLayer("mxnet")->statistics.channels()[0].range.count, 2u);
+}
+
+TEST_F(SynchronousTest, BadGradientsToALaterStepAreRefused) {
+  const auto session = CreateSynchronous({.world_size = 2});
+  TestStream first = OpenRank(0);
+  const auto reason_of = [&](const std::vector<double>& scale, uint64_t elements, double weight) {
+    return ReasonOf(first.Send(GradientContribution(1, 2, kLearned, scale, elements, weight)));
+  };
+  EXPECT_EQ(reason_of({1, 2, 3}, 10, 1), v1::ERROR_REASON_OBSERVER_MISMATCH);
+  EXPECT_EQ(reason_of({NAN}, 10, 1), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
+  EXPECT_EQ(reason_of({1e300}, 10, 1), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
+  EXPECT_EQ(reason_of({1}, 0, 1), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
+  EXPECT_EQ(reason_of({1}, 10, 1e300), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
+  EXPECT_EQ(reason_of({1}, 10, 1e-300), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
+  EXPECT_EQ(session->GetSummary().layer_count, 0u);
+  EXPECT_EQ(reason_of({1}, 10, 1), v1::ERROR_REASON_UNSPECIFIED);
+}
+
+// A full window never keeps out what the lowest step waits for.
+TEST_F(SynchronousTest, TheLimitOfOpenStepsSparesTheLowest) {
+  options_.limits.max_step_bytes = 4000;
+  Start();
+  const auto session = CreateSynchronous({.world_size = 2});
+  TestStream first = OpenRank(0), second = OpenRank(1);
+  uint64_t step = 1;
+  while (Give(&first, step, Ema({1})).ok()) ++step;
+  EXPECT_LT(step, 16u);
+  EXPECT_EQ(ReasonOf(Give(&first, step, Ema({1}))), v1::ERROR_REASON_LIMIT_EXCEEDED);
+  EXPECT_EQ(ReasonOf(Give(&second, 2, Ema({1}))), v1::ERROR_REASON_LIMIT_EXCEEDED);
+  ASSERT_TRUE(Give(&second, 1, Ema({1})).ok());
+  EXPECT_EQ(session->GetSummary().record.steps.folded_step, 1u);
+  EXPECT_TRUE(Give(&second, 2, Ema({1})).ok());
+}
+
 TEST_F(SynchronousTest, SealingAndDeletingEndOpenSteps) {
   const auto session = CreateSynchronous({.world_size = 2});
   TestStream first = OpenRank(0);
@@ -463,6 +539,11 @@ TEST_F(SynchronousTest, AStepThatCannotBeFoldedFailsForAll) {
 TEST_F(SynchronousTest, TheEnginesTimerExpiresSteps) {
   options_.clock = Clock::System();
   Start();
+  // A deadline of centuries neither fires nor keeps the timer busy.
+  CreateSynchronous({.world_size = 2, .straggler_policy = StragglerPolicy::kFail, .deadline = absl::Hours(80000000)},
+                    "never");
+  TestStream patient = OpenRank(0, "", "never");
+  ASSERT_TRUE(Give(&patient, 1, Ema({1})).ok());
   const auto session = CreateSynchronous(
       {.world_size = 2, .straggler_policy = StragglerPolicy::kFail, .deadline = absl::Milliseconds(20)});
   TestStream first = OpenRank(0);
