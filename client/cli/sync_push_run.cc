@@ -156,7 +156,7 @@ absl::Status SyncPushRun::PushStep(uint32_t rank, uint64_t step, absl::Time dead
   }
   switch (GetReason(result.status())) {
     case v1::ERROR_REASON_STEP_TIMED_OUT:
-      return absl::Now() < deadline ? absl::OkStatus() : result.status();
+      return result.status();  // which names who is missing; the policy is to fail
     case v1::ERROR_REASON_STEP_OUT_OF_WINDOW:
       return absl::OkStatus();  // it was folded without this rank
     case v1::ERROR_REASON_WORLD_EPOCH_STALE:
