@@ -31,7 +31,7 @@ bool IsInitialized(const LayerStatistics& statistics);
 absl::Status InitializeLearned(LayerStatistics* statistics);
 
 // Whether a step's gradients, one a channel, can be applied. `elements`: those of the layer's tensor on all ranks
-// together, for LSQ's factor; not read with plain_gradients.
+// together, of a replicated one on one rank, for LSQ's factor; not read with plain_gradients.
 // FAILED_PRECONDITION: not initialized. INVALID_ARGUMENT: another number of gradients than channels; one that is not
 // finite in float32, times the factor; no elements.
 absl::Status CheckGradients(const LayerStatistics& statistics, absl::Span<const LearnedGradient> gradients,

@@ -26,6 +26,8 @@ struct LearnedOptions {
   double epsilon = 1e-8;        // kAdam: above 0, added to the root of the squares
   // Take gradients as they come. False: times LsqGradFactor of the elements of all ranks.
   bool plain_gradients = false;
+  // All ranks hold the same tensor: that factor takes the elements of one rank, not of all together.
+  bool replicated = false;
   // What reads the first statistics, to begin with.
   MethodSpec initial{.method = CalibrationMethod::kLsq};
   // The quantizer; its granularity follows the observer's channel axis, not this. The zero point is learned if the scheme is affine, else it stays

@@ -75,6 +75,11 @@ void ObserverOptions::AddLearnedOptions(CLI::App* command) {
       ->add_flag("--learned-plain", learned_plain_,
                  "For learned: take gradients as they come, not times 1 / sqrt(elements x qmax)")
       ->needs(observer_option_);
+  command
+      ->add_flag(
+          "--learned-replicated", learned_replicated_,
+          "For learned: all ranks hold the same tensor, such as a weight, so that elements are those of one rank")
+      ->needs(observer_option_);
 }
 
 void ObserverOptions::Check(const CLI::App& command) const {
@@ -98,6 +103,7 @@ v1::LearnedOptions ObserverOptions::Learned() const {
   if (learned_rate_option_->count() > 0) learned.set_learning_rate(learned_rate_);
   if (learned_momentum_option_->count() > 0) learned.set_momentum(learned_momentum_);
   learned.set_plain_gradients(learned_plain_);
+  learned.set_replicated(learned_replicated_);
   if (!learned_initial_.empty()) {
     *learned.mutable_initial() = EncodeMethodSpec({.method = ParseMethod(learned_initial_).value()});
   }

@@ -55,6 +55,7 @@ class ObserverOptions {
   CLI::Option* learned_momentum_option_;
   std::string learned_initial_;
   bool learned_plain_ = false;
+  bool learned_replicated_ = false;
   int channel_axis_ = 0;
   CLI::Option* axis_option_;
   std::string type_ = "int8";

@@ -101,6 +101,7 @@ absl::Status DecodeLearned(const v1::ObserverConfig& message, const QuantSpec& q
   if (given.has_beta2()) options.beta2 = given.beta2();
   if (given.has_epsilon()) options.epsilon = given.epsilon();
   options.plain_gradients = given.plain_gradients();
+  options.replicated = given.replicated();
   options.initial = DefaultLearnedInitial(quant_spec.scheme);
   if (given.has_initial()) {
     const absl::StatusOr<MethodSpec> initial = DecodeMethodSpec(given.initial());
@@ -132,6 +133,7 @@ v1::LearnedOptions EncodeLearned(const LearnedOptions& options) {
     message.set_epsilon(options.epsilon);
   }
   message.set_plain_gradients(options.plain_gradients);
+  message.set_replicated(options.replicated);
   *message.mutable_initial() = EncodeMethodSpec(options.initial);
   return message;
 }

@@ -51,9 +51,9 @@ void Session::FoldStep(const OpenStep& open, const StepFold& fold, Notices* noti
     Account(layer);
   }
   for (const auto& [rank, contribution] : open.ranks) {
-    const auto mark = [&, worker = contribution->worker](Layer* layer) {
+    const auto mark = [workers = workers_.size(), worker = contribution->worker](Layer* layer) {
       if (!layer->enabled) return;
-      if (layer->contributors.size() <= worker) layer->contributors.resize(workers_.size());
+      if (layer->contributors.size() <= worker) layer->contributors.resize(workers);
       layer->contributors[worker] = true;
     };
     for (const auto& observed : contribution->observed) mark(observed.layer);

@@ -43,9 +43,9 @@ absl::StatusOr<Session::OpenResult> Session::OpenStream(const std::string& worke
     Worker& worker = workers_[result.worker];
     worker.version = ++version_;
     worker.record.display_name = display_name;
-    const auto fence = [&](Worker* older) {
+    const auto fence = [&, version = version_](Worker* older) {
       ++older->record.incarnation;
-      older->version = version_;
+      older->version = version;
       if (older->listener == nullptr) return;
       fenced.Add([listener = std::exchange(older->listener, nullptr), error = FencedError(older->record.id)] {
         listener->OnEnd(error);

@@ -104,7 +104,9 @@ void StepFold::AddGradients(const StepContribution::Gradients& gradients, double
     reduced->gradients[i].scale += gradients.sums[i].scale;
     reduced->gradients[i].zero_point += gradients.sums[i].zero_point;
   }
-  reduced->elements = SaturatingAdd(reduced->elements, gradients.elements);
+  const bool replicated = gradients.layer->statistics.config().learned->replicated;
+  reduced->elements = replicated ? std::max(reduced->elements, gradients.elements)
+                                 : SaturatingAdd(reduced->elements, gradients.elements);
   reduced->weight += weight;
 }
 

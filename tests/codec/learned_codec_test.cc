@@ -87,6 +87,7 @@ TEST(LearnedCodecTest, RandomOptionsSurviveTheRoundTrip) {
       options.epsilon = std::exp(10 * share() - 20);
     }
     options.plain_gradients = rng() % 2 == 0;
+    options.replicated = rng() % 2 == 0;
     options.initial = DefaultLearnedInitial(options.spec.scheme);
     if (rng() % 3 == 0) options.initial = {.method = CalibrationMethod::kPercentile, .percentile = 1 + 99 * share()};
     if (rng() % 3 == 0) options.initial = {.method = CalibrationMethod::kMse};

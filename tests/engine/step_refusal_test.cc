@@ -33,7 +33,7 @@ TEST_F(StepRefusalTest, BadContributionsChangeNothing) {
   };
   EXPECT_EQ(refused([](auto* c) { c->mutable_statistics()->set_layer(0, 99); }), v1::ERROR_REASON_LAYER_HANDLE_UNKNOWN);
   EXPECT_EQ(refused([](auto* c) { c->mutable_statistics()->set_min(0, 7); }), v1::ERROR_REASON_STATISTICS_INCONSISTENT);
-  EXPECT_EQ(refused([](auto* c) { c->mutable_statistics()->set_layer(0, 7); }), v1::ERROR_REASON_OBSERVER_MISMATCH);
+  EXPECT_EQ(refused([](auto* c) { c->mutable_statistics()->set_layer(0, 8); }), v1::ERROR_REASON_OBSERVER_MISMATCH);
   EXPECT_EQ(refused([](auto* c) {
               c->mutable_gradients()->add_layer(kEmaHandle);
               c->mutable_gradients()->add_elements(1);

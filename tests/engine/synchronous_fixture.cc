@@ -18,7 +18,9 @@ const std::vector<std::pair<std::string, ObserverConfig>>& Observers() {
       {"histogram", kHistogramConfig},
       {"megengine", Reference(ReferenceRule::kMegengine)},
       {"mxnet", Reference(ReferenceRule::kMxnet)},
-      {"learned", {.kind = ObserverKind::kLearned, .learned = LearnedOptions{.learning_rate = 0.5}}}};
+      {"learned", {.kind = ObserverKind::kLearned, .learned = LearnedOptions{.learning_rate = 0.5}}},
+      {"replicated",
+       {.kind = ObserverKind::kLearned, .learned = LearnedOptions{.learning_rate = 0.5, .replicated = true}}}};
   return *observers;
 }
 

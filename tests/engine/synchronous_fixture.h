@@ -34,6 +34,7 @@ inline constexpr uint32_t kEmaHandle = 1;
 inline constexpr uint32_t kMegengineHandle = 4;
 inline constexpr uint32_t kMxnetHandle = 5;
 inline constexpr uint32_t kLearnedHandle = 6;
+inline constexpr uint32_t kReplicatedHandle = 7;
 
 // What a rank observed of some layers in a step.
 struct RankStep {

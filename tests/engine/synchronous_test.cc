@@ -242,5 +242,22 @@ TEST_F(SynchronousTest, RanksLearnOneScale) {
   EXPECT_THAT(told[0].step_result().step_min(), IsEmpty());
 }
 
+// A weight that all ranks hold: neither its statistics nor its elements depend on how many they are.
+TEST_F(SynchronousTest, AReplicatedTensorsScaleDoesNotDependOnTheWorld) {
+  std::vector<float> scales;
+  for (const uint32_t world_size : {1, 3}) {
+    const std::string name = absl::StrCat("world-", world_size);
+    CreateSynchronous({.world_size = world_size}, name);
+    std::vector<TestStream> ranks;
+    for (uint32_t rank = 0; rank < world_size; ++rank) ranks.push_back(OpenRank(rank, "", name));
+    for (TestStream& rank : ranks) ASSERT_TRUE(Give(&rank, 1, {{{kReplicatedHandle, {1, -2, 3}}}}).ok());
+    for (TestStream& rank : ranks) {
+      ASSERT_TRUE(rank.Send(GradientContribution(1, 2, kReplicatedHandle, {0.75}, 3)).ok());
+    }
+    scales.push_back(Told(&ranks[0]).at(1).step_result().scale(0));
+  }
+  EXPECT_EQ(scales[0], scales[1]);
+}
+
 }  // namespace
 }  // namespace calib::server::test

@@ -70,8 +70,11 @@ TEST(SessionOptionsTest, LearnedObservers) {
   expected.learning_rate = 0.5;
   expected.momentum = 0.9;
   expected.plain_gradients = true;
+  expected.replicated = true;
   expected.initial = {.method = CalibrationMethod::kMse};
-  EXPECT_EQ(LearnedOf("--learned-rate 0.5 --learned-momentum 0.9 --learned-plain --learned-initial mse"), expected);
+  EXPECT_EQ(LearnedOf("--learned-rate 0.5 --learned-momentum 0.9 --learned-plain --learned-replicated "
+                      "--learned-initial mse"),
+            expected);
   expected = {};
   expected.optimizer = LearnedOptimizer::kAdam;
   expected.learning_rate = 0.001;
