@@ -196,7 +196,6 @@ class StepLog {
   absl::Status news_;
 
   bool open_ = false;
-  bool welcomed_ = false;
   bool settled_ = false;
   StepWorld world_;
   uint64_t server_epoch_ = 0;
