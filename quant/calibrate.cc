@@ -220,6 +220,7 @@ std::vector<QParams> MinMaxParams(const LayerStatistics& statistics, const Quant
     return {ParamsForRange(rules, MinMaxRange(MergedRanges(channels).range))};
   }
   std::vector<QParams> params;
+  params.reserve(channels.size());
   for (const ChannelStatistics& channel : channels) {
     params.push_back(ParamsForRange(rules, channel.range.empty() ? ClipRange{} : MinMaxRange(channel.ObservedRange())));
   }

@@ -54,23 +54,25 @@ stage_build() {
 stage_test() { run_ctest build; }
 
 # Compiles without optimization: this build is for what Clang says.
-# configure_clang DIR OPTION...
 configure_clang() {
-  configure "$@" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 \
+  configure build-clang "${unity[@]}" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 \
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld -DCALIB_BUILD_TESTS=OFF -DCALIB_BUILD_BENCHMARKS=OFF
 }
 
 stage_clang() {
-  configure_clang build-clang "${unity[@]}"
+  configure_clang
   cmake --build build-clang
 }
 
 stage_tidy() {
-  configure_clang build-tidy
-  cmake --build build-tidy --target calib_proto
-  # What decides numbers and state, and needs no gRPC: the rest would take longer than all other stages.
-  find quant proto/codec server/base server/store server/engine -name '*.cc' -print0 | sort -z |
-    xargs -0 -n 4 -P "$jobs" clang-tidy --quiet -p build-tidy
+  configure_clang
+  cmake --build build-clang --target calib_proto
+  # What decides numbers and state, and needs no gRPC. The files that join a dozen others: the parsing of headers takes most
+  # of the time. Kernels have compile options of their own and are not joined.
+  {
+    find build-clang/quant build-clang/proto/codec build-clang/server/{base,store,engine} -name 'unity_*.cxx' -print0
+    find quant/kernels -name '*.cc' -print0
+  } | sort -z | xargs -0 -n 1 -P "$jobs" clang-tidy --quiet --header-filter='/(quant|proto/codec|server)/' -p build-clang
 }
 
 stage_asan() { run_sanitized build-asan address,undefined "quant;codec;engine"; }

@@ -37,7 +37,7 @@ absl::Status CheckRankGradients(const LayerBinding& binding, const LayerStatisti
     return refuse(v1::ERROR_REASON_CHANNEL_COUNT_CHANGED, status.message());
   }
   if (lowest || IsInitialized(statistics)) {
-    const absl::Status status = CheckGradients(statistics, gradients.sums, gradients.elements);
+    absl::Status status = CheckGradients(statistics, gradients.sums, gradients.elements);
     if (status.ok()) return status;
     return refuse(status.code() == absl::StatusCode::kFailedPrecondition ? v1::ERROR_REASON_LEARNED_NOT_INITIALIZED
                                                                          : v1::ERROR_REASON_STATISTICS_INCONSISTENT,
@@ -198,7 +198,7 @@ absl::StatusOr<Session::StepOutcome> Session::TakeCounts(const StepSender& sende
     return checked.status();
   }
   size_t bytes = 0;
-  for (const std::vector<uint64_t>& layer : *checked) bytes += sizeof(layer) + layer.size() * sizeof(uint64_t);
+  for (const std::vector<uint64_t>& layer : *checked) bytes += sizeof(std::vector<uint64_t>) + layer.size() * 8;
   steps_->AddBytes(&contribution, bytes);
   contribution.counts = *std::move(checked);
   AdvanceSteps(now, &outcome.notices);
@@ -294,7 +294,7 @@ absl::Status Session::CheckStepUpdate(const StepUpdate& update) {
     const LayerStatistics empty(*binding->observer);
     const LayerStatistics& statistics = binding->layer == nullptr ? empty : binding->layer->statistics;
     if (!observed) {
-      const absl::Status status =
+      absl::Status status =
           CheckRankGradients(*binding, statistics, contribution.gradients[i - contribution.observed.size()], lowest);
       if (!status.ok()) return status;
     } else if (absl::Status status = statistics.CheckChannelCount(channels); !status.ok()) {
