@@ -111,7 +111,7 @@ run_sanitized() {
   local directory=$1 sanitizers=$2 folders=$3
   shift 3
   configure "$directory" -DCALIB_SANITIZE="$sanitizers" -DCALIB_TEST_FOLDERS="$folders" "${unity[@]}" -DCALIB_BUILD_SERVER=OFF -DCALIB_BUILD_CLIENT=OFF \
-    -DCALIB_BUILD_BENCHMARKS=OFF -DCALIB_WERROR=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O2 -g1" \
+    -DCALIB_BUILD_BENCHMARKS=OFF -DCALIB_WERROR=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld
   "$@" cmake --build "$directory"
   run_ctest "$directory" "$@"
