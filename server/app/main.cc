@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "server/app/log.h"
 #include "server/app/options.h"
@@ -18,6 +19,7 @@
 #include "server/engine/engine.h"
 #include "server/rpc/grpc_server.h"
 #include "server/store/memory_store.h"
+#include "server/store/rocksdb_store.h"
 #include "server/web/http_server.h"
 #include "server/web/metrics.h"
 
@@ -57,11 +59,18 @@ int StartError(const absl::Status& status) {
   return 1;
 }
 
+std::unique_ptr<Store> NewStore(const StoreOptions& options) {
+  if (!options.rocksdb_path.empty()) return NewRocksDbStore({.path = options.rocksdb_path});
+  MemoryStore::Options memory;
+  memory.first_epoch = static_cast<uint64_t>(absl::ToUnixMicros(absl::Now()));
+  return std::make_unique<MemoryStore>(memory);
+}
+
 int Serve(const AppOptions& options) {
-  MemoryStore::Options store;
-  store.first_epoch = static_cast<uint64_t>(absl::ToUnixMicros(absl::Now()));
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(options.engine, std::make_unique<MemoryStore>(store));
+  const absl::Time begin = absl::Now();
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(options.engine, NewStore(options.store));
   if (!engine.ok()) return StartError(engine.status());
+  const absl::Duration load_time = absl::Now() - begin;
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc = GrpcServer::Start(options.grpc, engine->get());
   if (!grpc.ok()) return StartError(grpc.status());
   std::unique_ptr<HttpServer> http;
@@ -83,7 +92,10 @@ int Serve(const AppOptions& options) {
       {{"version", CALIB_VERSION},
        {"grpc", (*grpc)->address().ToString()},
        {"http", http_address},
-       {"store", "memory"}});
+       {"store", options.store.rocksdb_path.empty() ? "memory" : "rocksdb:" + options.store.rocksdb_path},
+       {"sessions", absl::StrCat((*engine)->counters().sessions.load())},
+       {"layers", absl::StrCat((*engine)->counters().layers.load())},
+       {"load_seconds", absl::StrFormat("%.3f", absl::ToDoubleSeconds(load_time))}});
 
   WaitForStop(grpc->get());
   Log(LogLevel::kInfo, "draining", {{"timeout", absl::FormatDuration(options.drain_timeout)}});

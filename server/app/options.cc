@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 
@@ -69,13 +70,25 @@ ExitNow UsageError(absl::string_view message) {
   return {2, absl::StrCat("calibd: ", message, " (calibd --help lists the options)\n")};
 }
 
+bool ParseStore(const std::string& text, const std::string& data_dir, StoreOptions* store) {
+  constexpr absl::string_view kRocksDb = "rocksdb:";
+  if (text == "memory") return true;
+  if (text == "rocksdb") {
+    store->rocksdb_path = absl::StrCat(data_dir.empty() ? "." : data_dir, "/store");
+  } else if (absl::StartsWith(text, kRocksDb)) {
+    store->rocksdb_path = text.substr(kRocksDb.size());
+  }
+  return !store->rocksdb_path.empty();
+}
+
 }  // namespace
 
 std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv) {
   AppOptions options;
   std::string listen = options.grpc.listen.ToString();
   std::string http = "127.0.0.1:9464";
-  std::string store = "memory";
+  std::string data_dir = "calibd-data";
+  std::string store = "rocksdb";
   bool insecure = false;
 
   CLI::App app(kHelp, "calibd");
@@ -86,7 +99,12 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
   add.Text("--http", &http, "Where to serve /metrics, /healthz and /readyz; port 0 is any free one, \"\" serves none");
   add.Flag("--insecure", &insecure,
            "Allow --listen beyond this machine although nothing is encrypted or authenticated");
-  add.Text("--store", &store, "Where sessions are kept. memory: nowhere, they end with the process");
+  add.Text("--data-dir", &data_dir, "Folder for what has to outlive the process; made if it is not there");
+  add.Text("--store", &store,
+           "Where sessions are kept. rocksdb: in the folder store of --data-dir; rocksdb:PATH: in that folder; memory: "
+           "nowhere, they end with the process");
+  add.Duration("--session-expiry", &options.engine.session_expiry,
+               "Delete sessions without an open stream that did not change for so long; inf: never");
   add.Duration("--checkpoint-interval", &options.engine.checkpoint_interval,
                "Longest time until what was taken in is committed and acknowledged as durable");
   add.Duration("--drain-timeout", &options.drain_timeout,
@@ -130,8 +148,9 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
     if (!http_address.ok()) return UsageError(absl::StrCat("--http: ", http_address.status().message()));
     options.http = *http_address;
   }
-  if (store != "memory") {
-    return UsageError(absl::StrCat("--store ", store, ": there is no such store; this version has: memory"));
+  if (!ParseStore(store, data_dir, &options.store)) {
+    return UsageError(
+        absl::StrCat("--store ", store, ": there is no such store; write rocksdb, rocksdb:PATH or memory"));
   }
   if (!insecure && !IsLoopback(options.grpc.listen)) {
     return UsageError(absl::StrCat("--listen ", listen,

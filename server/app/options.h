@@ -12,10 +12,16 @@
 
 namespace calib::server {
 
+// Where sessions are kept.
+struct StoreOptions {
+  std::string rocksdb_path;  // empty: in memory alone
+};
+
 // What calibd was asked to do. --help has each option's meaning and default.
 struct AppOptions {
   GrpcServerOptions grpc;
   std::optional<ListenAddress> http;  // unset: no HTTP port
+  StoreOptions store;
   EngineOptions engine;
   absl::Duration drain_timeout = absl::Seconds(30);
 };

@@ -34,9 +34,10 @@ struct Counters {
   Counter repeated_contributions{0};
 
   // Durability.
-  Counter checkpoints{0};  // commits of one session
+  Counter checkpoints{0};  // sessions that were committed
   Counter checkpoint_failures{0};
   Counter checkpoint_micros{0};  // time spent in commits
+  Counter sessions_expired{0};
 
   // Calls ended, by the method's index in the service descriptor and gRPC code.
   std::array<std::array<Counter, kCodes>, kRpcs> calls{};
@@ -46,6 +47,8 @@ struct Counters {
   std::atomic<int64_t> layers{0};
   std::atomic<int64_t> state_bytes{0};
   std::atomic<int64_t> streams{0};
+  std::atomic<uint64_t> store_bytes{0};       // that the store's files take
+  std::atomic<uint64_t> store_free_bytes{0};  // that its file system has left
 };
 
 }  // namespace calib::server

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "proto/codec/error.h"
+#include "server/base/kill_point.h"
+#include "server/base/uid.h"
 #include "server/engine/checkpointer.h"
 #include "server/engine/step_timer.h"
 #include "server/engine/validate.h"
@@ -31,6 +33,12 @@ absl::Status StoreError(const std::string& session, absl::string_view what, cons
                    {{"session", session}});
 }
 
+// Memory of the layers that are committed together: one synced write for many small sessions, and for large ones no
+// write that keeps the others waiting for long.
+constexpr uint64_t kCommitBytes = 256 << 20;
+// Between two looks at which sessions are to expire.
+constexpr absl::Duration kExpiryInterval = absl::Minutes(1);
+
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, std::unique_ptr<Store> store)
@@ -49,8 +57,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
     MutexLock lock(&engine->mutex_);
     for (SessionCheckpoint& session : *sessions) engine->AddSession(std::move(session), Session::Origin::kLoaded);
   }
-  engine->checkpointer_ = std::make_unique<Checkpointer>(options.checkpoint_interval,
-                                                         [raw = engine.get()] { raw->Checkpoint().IgnoreError(); });
+  engine->checkpointer_ =
+      std::make_unique<Checkpointer>(options.checkpoint_interval, [raw = engine.get()] { raw->RunCheckpoint(); });
   engine->step_timer_ =
       std::make_unique<StepTimer>(options.clock, [raw = engine.get()](const std::shared_ptr<Session>& session) {
         raw->NoteStep(session, session->ExpireSteps(raw->options_.clock->Elapsed()));
@@ -81,7 +89,8 @@ absl::StatusOr<Engine::CreateResult> Engine::CreateSession(const std::string& na
                          options_.limits.max_sessions);
   }
   SessionCheckpoint checkpoint;
-  checkpoint.session = {.name = name, .config = config, .create_time = options_.clock->Now()};
+  checkpoint.session = {.name = name, .uid = RandomUid(), .config = config, .create_time = options_.clock->Now()};
+  checkpoint.session.update_time = checkpoint.session.create_time;
   AddSession(std::move(checkpoint), Session::Origin::kNew);
   return CreateResult{sessions_.at(name), true};
 }
@@ -103,6 +112,10 @@ std::vector<std::shared_ptr<Session>> Engine::ListSessions(const std::string& af
 }
 
 absl::Status Engine::DeleteSession(const std::string& name) {
+  return DeleteIf(name, [](const Session&) { return true; });
+}
+
+absl::Status Engine::DeleteIf(const std::string& name, const std::function<bool(const Session&)>& still) {
   std::shared_ptr<Session> session;
   Notices notices;
   {
@@ -110,9 +123,12 @@ absl::Status Engine::DeleteSession(const std::string& name) {
     absl::StatusOr<std::shared_ptr<Session>> found = FindSession(name);
     if (!found.ok()) return found.status();
     session = *std::move(found);
+    if (!still(*session)) return absl::OkStatus();
+    ReachKillPoint(kill_points::kDeleteBegin);
     if (absl::Status status = store_->Delete(server_epoch_, name); !status.ok()) {
       return StoreError(name, "deleted", status);
     }
+    ReachKillPoint(kill_points::kDeleteEnd);
     {
       MutexLock lock(&mutex_);
       sessions_.erase(name);
@@ -122,6 +138,23 @@ absl::Status Engine::DeleteSession(const std::string& name) {
   }
   notices.Deliver();
   return absl::OkStatus();
+}
+
+absl::Status Engine::ExpireSessions() {
+  absl::Status first_error;
+  if (options_.session_expiry == absl::InfiniteDuration()) return first_error;
+  const absl::Time oldest = options_.clock->Now() - options_.session_expiry;
+  const auto is_due = [oldest](const Session& session) { return session.IsIdleSince(oldest); };
+  for (const std::shared_ptr<Session>& session : ListSessions("", std::numeric_limits<size_t>::max())) {
+    if (!is_due(*session)) continue;
+    const absl::Status status = DeleteIf(session->name(), is_due);
+    if (status.ok()) {
+      counters_.sessions_expired += 1;
+    } else if (GetReason(status) != v1::ERROR_REASON_SESSION_NOT_FOUND) {  // somebody was faster
+      first_error.Update(status);
+    }
+  }
+  return first_error;
 }
 
 void Engine::WhenDurable(const std::shared_ptr<Session>& session, Session::DurableCallback done) {
@@ -140,35 +173,65 @@ void Engine::BeginDrain() {
 }
 
 absl::Status Engine::Checkpoint() {
-  std::vector<std::shared_ptr<Session>> sessions = ListSessions("", std::numeric_limits<size_t>::max());
+  const std::vector<std::shared_ptr<Session>> sessions = ListSessions("", std::numeric_limits<size_t>::max());
   absl::Status first_error;
-  for (const std::shared_ptr<Session>& session : sessions) first_error.Update(CheckpointSession(session.get()));
+  for (size_t next = 0; next < sessions.size();) first_error.Update(CheckpointSome(sessions, &next));
+  const StoreUsage usage = store_->GetUsage();
+  counters_.store_bytes = usage.bytes;
+  counters_.store_free_bytes = usage.free_bytes;
   MutexLock lock(&mutex_);
   store_status_ = first_error;
   return first_error;
 }
 
-absl::Status Engine::CheckpointSession(Session* session) {
+absl::Status Engine::CheckpointSome(absl::Span<const std::shared_ptr<Session>> sessions, size_t* next) {
   Notices notices;
   absl::Status status;
   {
     MutexLock lock(&store_mutex_);
-    std::optional<Session::Cut> cut = session->TakeCut();
-    if (!cut.has_value()) return absl::OkStatus();
+    ReachKillPoint(kill_points::kCheckpointBegin);
+    std::vector<std::pair<Session*, uint64_t>> versions;
+    std::vector<SessionCheckpoint> checkpoints;
+    for (uint64_t bytes = 0; *next < sessions.size() && bytes < kCommitBytes; ++*next) {
+      Session* const session = sessions[*next].get();
+      std::optional<Session::Cut> cut = session->TakeCut(options_.clock->Now());
+      if (!cut.has_value()) continue;
+      bytes += cut->bytes;
+      versions.emplace_back(session, cut->version);
+      checkpoints.push_back(std::move(cut->checkpoint));
+    }
+    if (versions.empty()) return absl::OkStatus();
+    ReachKillPoint(kill_points::kCheckpointCut);
     const absl::Time begin = absl::Now();
-    status = store_->Commit(server_epoch_, std::move(cut->checkpoint));
+    status = store_->Commit(server_epoch_, std::move(checkpoints));
     counters_.checkpoint_micros += absl::ToInt64Microseconds(absl::Now() - begin);
     if (status.ok()) {
-      counters_.checkpoints += 1;
-      notices = session->MarkDurable(cut->version);
+      ReachKillPoint(kill_points::kCheckpointCommitted);
+      counters_.checkpoints += versions.size();
+      for (const auto& [session, version] : versions) notices.Append(session->MarkDurable(version));
     } else {
-      counters_.checkpoint_failures += 1;
-      status = StoreError(session->name(), "stored", status);
-      notices = session->MarkFailed(status);
+      counters_.checkpoint_failures += versions.size();
+      for (const auto& [session, version] : versions) {
+        const absl::Status error = StoreError(session->name(), "stored", status);
+        notices.Append(session->MarkFailed(error));
+      }
+      status = StoreError(versions.front().first->name(), "stored", status);
     }
   }
   notices.Deliver();
+  ReachKillPoint(kill_points::kCheckpointEnd);
   return status;
+}
+
+void Engine::RunCheckpoint() {
+  Checkpoint().IgnoreError();  // store_status() has it
+  {
+    const absl::Duration now = options_.clock->Elapsed();
+    MutexLock lock(&mutex_);
+    if (now < next_expiry_) return;
+    next_expiry_ = now + kExpiryInterval;
+  }
+  ExpireSessions().IgnoreError();  // tried again
 }
 
 absl::Status Engine::store_status() const {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "server/base/clock.h"
 #include "server/base/counters.h"
 #include "server/base/mutex.h"
@@ -33,6 +35,8 @@ struct EngineOptions {
   // A checkpoint is also made once a session took in this much since its last one, so that clients' windows of what is
   // not durable keep moving. Bytes of messages.
   uint64_t checkpoint_bytes = 16 << 20;
+  // Sessions that did not change for so long, and have no open stream, are deleted. Infinite: none is.
+  absl::Duration session_expiry = absl::InfiniteDuration();
   const Clock* clock = Clock::System();
 };
 
@@ -73,9 +77,11 @@ class Engine {
   // Refuses new sessions and streams and calls OnDrain on all open streams. Idempotent.
   void BeginDrain() ABSL_LOCKS_EXCLUDED(mutex_);
   bool draining() const { return draining_; }
-  // Commits everything that changed, now, in this thread, and delivers what that makes durable. The first error, after
-  // all were tried: STORE_FAILED.
+  // Commits everything that changed, now, in this thread, and delivers what that makes durable. Sessions are committed
+  // together, as many as the store should take at a time. The first error, after all were tried: STORE_FAILED.
   absl::Status Checkpoint() ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
+  // Deletes sessions that are due (EngineOptions::session_expiry). Blocks on the store. STORE_FAILED.
+  absl::Status ExpireSessions() ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
   // OK while the store takes commits; else the first error of the last checkpoint.
   absl::Status store_status() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t server_epoch() const { return server_epoch_; }
@@ -98,7 +104,14 @@ class Engine {
   Engine(const EngineOptions& options, std::unique_ptr<Store> store);
 
   void AddSession(SessionCheckpoint checkpoint, Session::Origin origin) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckpointSession(Session* session) ABSL_LOCKS_EXCLUDED(store_mutex_);
+  // Commits what changed of sessions from *next on, one or more of them, and moves *next behind them.
+  absl::Status CheckpointSome(absl::Span<const std::shared_ptr<Session>> sessions, size_t* next)
+      ABSL_LOCKS_EXCLUDED(store_mutex_);
+  // What the checkpointer's thread does.
+  void RunCheckpoint() ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
+  // Deletes the session, if `still` says so once no commit is under way.
+  absl::Status DeleteIf(const std::string& name, const std::function<bool(const Session&)>& still)
+      ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
 
   const EngineOptions options_;
   const std::unique_ptr<Store> store_;
@@ -107,7 +120,7 @@ class Engine {
   ObserverPool observer_pool_;
   std::atomic<bool> draining_{false};
 
-  // Held from a session's cut until the store's answer is noted, and from a deletion in the store until it is noted: so
+  // Held from sessions' cuts until the store's answer is noted, and from a deletion in the store until it is noted: so
   // that cuts are committed in order, and no commit brings back what was deleted.
   Mutex store_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
 
@@ -116,6 +129,7 @@ class Engine {
   std::map<uint64_t, std::shared_ptr<StreamListener>> streams_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_stream_ ABSL_GUARDED_BY(mutex_) = 1;
   absl::Status store_status_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration next_expiry_ ABSL_GUARDED_BY(mutex_);  // on the clock's Elapsed
 
   // Their threads stop first.
   std::unique_ptr<Checkpointer> checkpointer_;

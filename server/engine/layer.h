@@ -7,16 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "quant/layer_statistics.h"
 #include "quant/observer_config.h"
 #include "quant/quant_spec.h"
+#include "server/engine/shared_statistics.h"
 
 namespace calib::server {
 
 // The observer of one layer of a session. Guarded by its session's lock.
 struct Layer {
   std::string name;
-  LayerStatistics statistics;
+  SharedStatistics statistics;
   QuantSpec quant_spec;
   bool enabled = true;
   uint64_t version = 0;            // session version of the last change

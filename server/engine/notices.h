@@ -13,6 +13,10 @@ class [[nodiscard]] Notices {
  public:
   void Add(std::function<void()> notice) { notices_.push_back(std::move(notice)); }
 
+  void Append(Notices more) {
+    for (std::function<void()>& notice : more.notices_) notices_.push_back(std::move(notice));
+  }
+
   void Deliver() {
     for (const std::function<void()>& notice : std::exchange(notices_, {})) notice();
   }

@@ -27,11 +27,11 @@ Session::Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limi
   for (LayerRecord& record : checkpoint.layers) {
     const size_t rule = config_.rules.Find(record.name);
     Layer* const layer =
-        AddLayer(record.name, std::move(record.statistics),
+        AddLayer(record.name, SharedStatistics(std::move(record.statistics)),
                  rule < config_.rules.rules().size() ? config_.rules.rules()[rule].quant_spec : QuantSpec());
     layer->contributors.resize(workers_.size());
     for (const uint32_t worker : record.workers) layer->contributors[worker] = true;
-    for (const ChannelStatistics& channel : layer->statistics.channels()) {
+    for (const ChannelStatistics& channel : layer->statistics->channels()) {
       values_ = SaturatingAdd(values_, channel.range.values());
     }
     Account(layer);
@@ -114,10 +114,10 @@ absl::Status Session::SetQParams(const std::string& layer, absl::Span<const QPar
                          "--max-layers", limits_.max_layers, layer);
   }
   ++version_;
-  Layer* const target = found != layers_.end()
-                            ? &found->second
-                            : AddLayer(layer, LayerStatistics(observer), rules.rules()[rule].quant_spec);
-  target->statistics.SetPassive(params);
+  Layer* const target = found != layers_.end() ? &found->second
+                                               : AddLayer(layer, SharedStatistics(LayerStatistics(observer)),
+                                                          rules.rules()[rule].quant_spec);
+  target->statistics.Mutable()->SetPassive(params);
   target->version = version_;
   Account(target);
   return absl::OkStatus();
@@ -160,7 +160,7 @@ bool Session::IsEnabled(absl::string_view layer) const {
   return toggle == record_.toggles.rend() || toggle->enabled;
 }
 
-Layer* Session::AddLayer(const std::string& name, LayerStatistics statistics, const QuantSpec& quant_spec) {
+Layer* Session::AddLayer(const std::string& name, SharedStatistics statistics, const QuantSpec& quant_spec) {
   Layer layer{.name = name,
               .statistics = std::move(statistics),
               .quant_spec = quant_spec,
@@ -171,8 +171,8 @@ Layer* Session::AddLayer(const std::string& name, LayerStatistics statistics, co
 }
 
 void Session::Account(Layer* layer) {
-  const size_t bytes = sizeof(*layer) - sizeof(layer->statistics) + layer->statistics.MemoryBytes() +
-                       2 * layer->name.capacity() + layer->contributors.capacity() / 8;
+  const size_t bytes = sizeof(*layer) + layer->statistics->MemoryBytes() + 2 * layer->name.capacity() +
+                       layer->contributors.capacity() / 8;
   AccountBytes(static_cast<int64_t>(bytes) - static_cast<int64_t>(layer->bytes));
   layer->bytes = bytes;
 }

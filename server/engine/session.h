@@ -50,9 +50,9 @@ struct StepSender {
 // applied is a repetition; anything else is refused. Incarnations fence: only the worker's newest stream can apply, and
 // OpenStream reads `applied` in the same critical section that fences the older stream.
 //
-// Durability. Every change makes a new version of the session. TakeCut() copies what changed since the last durable
-// version, at one point between updates; MarkDurable() says that the cut was committed. Waiters for a version are
-// called back then.
+// Durability. Every change makes a new version of the session. TakeCut() takes what changed since the last durable
+// version, at one point between updates, without copying statistics: those that change while the cut is being committed
+// are copied then. MarkDurable() says that the cut was committed. Waiters for a version are called back then.
 //
 // Thread-safe. Nothing is called back under the session's lock.
 class Session {
@@ -168,6 +168,8 @@ class Session {
     std::optional<absl::Duration> open_since;
   };
   Summary GetSummary() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether everything is durable, no stream is open, and nothing changed after `time`.
+  bool IsIdleSince(absl::Time time) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   struct WorkerSummary {
     WorkerRecord record;
@@ -198,10 +200,12 @@ class Session {
 
   struct Cut {
     uint64_t version = 0;  // everything up to this version is in the cut or durable already
+    uint64_t bytes = 0;    // memory of its layers
     SessionCheckpoint checkpoint;
   };
-  // What changed since the last durable version; nullopt when nothing did, or when the session is deleted.
-  std::optional<Cut> TakeCut() ABSL_LOCKS_EXCLUDED(mutex_);
+  // What changed since the last durable version; nullopt when nothing did, or when the session is deleted. `now` becomes
+  // the time of these changes. The caller reads its statistics no more once it has called MarkDurable or MarkFailed.
+  std::optional<Cut> TakeCut(absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
   // The newest cut, which is of this version, was committed. The notices tell streams whose worker got further, and
   // waiters.
   Notices MarkDurable(uint64_t version) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -253,13 +257,15 @@ class Session {
   void SendStep(uint32_t worker, uint64_t incarnation, std::shared_ptr<const v1::ObserveResponse> message,
                 Notices* notices) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  Layer* AddLayer(const std::string& name, LayerStatistics statistics, const QuantSpec& quant_spec)
+  Layer* AddLayer(const std::string& name, SharedStatistics statistics, const QuantSpec& quant_spec)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Brings the counts of memory up to date after a layer changed, or by this many bytes.
   void Account(Layer* layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AccountBytes(int64_t change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes out all waiters.
   void FailWaiters(const absl::Status& status, Notices* notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The cut under way is over.
+  void ReleaseCut() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string name_;
   const SessionConfig config_;
@@ -278,6 +284,7 @@ class Session {
   std::optional<StepWindow> steps_ ABSL_GUARDED_BY(mutex_);            // of a synchronous session
   uint64_t cut_step_ ABSL_GUARDED_BY(mutex_) = 0;                      // folded_step in the newest cut
   uint64_t durable_step_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<Layer*> cut_layers_ ABSL_GUARDED_BY(mutex_);  // that the cut under way shares
   std::vector<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
   uint64_t values_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t state_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -6,10 +6,11 @@
 
 namespace calib::server {
 
-std::optional<Session::Cut> Session::TakeCut() {
+std::optional<Session::Cut> Session::TakeCut(absl::Time now) {
   MutexLock lock(&mutex_);
   if (deleted_ || version_ == durable_version_) return std::nullopt;
   bytes_since_cut_ = 0;
+  record_.update_time = now;
   Cut cut{.version = version_};
   cut.checkpoint.session = record_;
   if (steps_.has_value()) {
@@ -21,9 +22,11 @@ std::optional<Session::Cut> Session::TakeCut() {
     worker.cut_applied = worker.record.applied;
     cut.checkpoint.workers.push_back(worker.record);
   }
-  for (const auto& [name, layer] : layers_) {
+  for (auto& [name, layer] : layers_) {
     if (layer.version <= durable_version_) continue;
-    LayerRecord& record = cut.checkpoint.layers.emplace_back(LayerRecord{name, layer.statistics, {}});
+    LayerRecord& record = cut.checkpoint.layers.emplace_back(LayerRecord{name, layer.statistics.Share(), {}});
+    cut_layers_.push_back(&layer);
+    cut.bytes += layer.bytes;
     for (uint32_t worker = 0; worker < layer.contributors.size(); ++worker) {
       if (layer.contributors[worker]) record.workers.push_back(worker);
     }
@@ -34,6 +37,7 @@ std::optional<Session::Cut> Session::TakeCut() {
 Notices Session::MarkDurable(uint64_t version) {
   Notices notices;
   MutexLock lock(&mutex_);
+  ReleaseCut();
   durable_version_ = version;
   const bool steps = cut_step_ > durable_step_;
   durable_step_ = cut_step_;
@@ -55,8 +59,14 @@ Notices Session::MarkDurable(uint64_t version) {
 Notices Session::MarkFailed(const absl::Status& status) {
   Notices notices;
   MutexLock lock(&mutex_);
+  ReleaseCut();
   FailWaiters(status, &notices);
   return notices;
+}
+
+void Session::ReleaseCut() {
+  for (Layer* const layer : cut_layers_) layer->statistics.Release();
+  cut_layers_.clear();
 }
 
 void Session::WhenDurable(DurableCallback done) {

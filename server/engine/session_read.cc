@@ -26,6 +26,12 @@ Session::Summary Session::GetSummary() const {
   return summary;
 }
 
+bool Session::IsIdleSince(absl::Time time) const {
+  MutexLock lock(&mutex_);
+  return version_ == durable_version_ && record_.update_time <= time &&
+         std::none_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.listener != nullptr; });
+}
+
 std::vector<Session::WorkerSummary> Session::GetWorkers() const {
   MutexLock lock(&mutex_);
   std::vector<WorkerSummary> workers;
@@ -58,7 +64,7 @@ absl::StatusOr<Session::LayerSnapshot> Session::GetLayer(const std::string& name
   const Layer& layer = found->second;
   return LayerSnapshot{
       .name = layer.name,
-      .statistics = layer.statistics,
+      .statistics = *layer.statistics,
       .enabled = layer.enabled,
       .workers = static_cast<uint64_t>(std::count(layer.contributors.begin(), layer.contributors.end(), true)),
       .version = layer.version,

@@ -71,7 +71,7 @@ absl::StatusOr<std::vector<std::vector<uint64_t>>> CheckCounts(const OpenStep& o
                                                                const v1::StepCounts& counts) {
   std::vector<std::vector<uint64_t>> checked;
   for (const StepContribution::Observed& observed : contribution.observed) {
-    if (observed.layer->statistics.config().kind != ObserverKind::kReferenceHistogram) continue;
+    if (observed.layer->statistics->config().kind != ObserverKind::kReferenceHistogram) continue;
     const auto refuse = [&](v1::ErrorReason reason, absl::string_view what) {
       return MakeError(reason, absl::StrCat("layer ", Quoted(observed.layer->name), ": ", what),
                        {{"layer", observed.layer->name}, {"step", absl::StrCat(open.step)}});
@@ -292,7 +292,7 @@ absl::Status Session::CheckStepUpdate(const StepUpdate& update) {
                            "--max-channels", limits_.max_channels, binding->name);
     }
     const LayerStatistics empty(*binding->observer);
-    const LayerStatistics& statistics = binding->layer == nullptr ? empty : binding->layer->statistics;
+    const LayerStatistics& statistics = binding->layer == nullptr ? empty : *binding->layer->statistics;
     if (!observed) {
       absl::Status status =
           CheckRankGradients(*binding, statistics, contribution.gradients[i - contribution.observed.size()], lowest);
@@ -318,7 +318,7 @@ void Session::BindLayers(StepUpdate* update) {
       ++version_;
       LayerStatistics statistics(*binding->observer);
       statistics.SetChannelCount(channels).IgnoreError();
-      binding->layer = AddLayer(binding->name, std::move(statistics), binding->quant_spec);
+      binding->layer = AddLayer(binding->name, SharedStatistics(std::move(statistics)), binding->quant_spec);
       Account(binding->layer);
     }
     (i < observed ? contribution.observed[i].layer : contribution.gradients[i - observed].layer) = binding->layer;

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/codec/error.h"
+#include "server/base/kill_point.h"
 #include "server/engine/session.h"
 #include "server/engine/validate.h"
 
@@ -118,6 +119,7 @@ absl::StatusOr<Session::ApplyResult> Session::Apply(uint32_t worker, uint64_t in
   if (absl::Status status = CheckRows(update); !status.ok()) return status;
 
   // Nothing from here on can fail.
+  ReachKillPoint(kill_points::kApplyBegin);
   ++version_;
   uint64_t values = 0;
   for (const UpdateRows& rows : update.layers) {
@@ -138,6 +140,7 @@ absl::StatusOr<Session::ApplyResult> Session::Apply(uint32_t worker, uint64_t in
   counters_->updates_applied += 1;
   counters_->values_observed += values;
   counters_->values_ignored += result.values_ignored;
+  ReachKillPoint(kill_points::kApplyEnd);
   return result;
 }
 
@@ -172,16 +175,17 @@ absl::StatusOr<ReferenceGrid> Session::NextGrid(LayerBinding* binding, const Ran
   MutexLock lock(&mutex_);
   if (deleted_) return DeletedError();
   if (IsIgnored(binding) || binding->layer == nullptr) return LayerStatistics(*binding->observer).NextGrid(step);
-  return binding->layer->statistics.NextGrid(step);
+  return binding->layer->statistics->NextGrid(step);
 }
 
 void Session::MergeLayer(uint32_t worker, const UpdateRows& rows) {
   LayerBinding* const binding = rows.binding;
   if (binding->layer == nullptr) {
-    binding->layer = AddLayer(binding->name, LayerStatistics(*binding->observer), binding->quant_spec);
+    binding->layer =
+        AddLayer(binding->name, SharedStatistics(LayerStatistics(*binding->observer)), binding->quant_spec);
   }
   Layer* const layer = binding->layer;
-  rows.MergeInto(&layer->statistics);
+  rows.MergeInto(layer->statistics.Mutable());
   layer->version = version_;
   if (layer->contributors.size() <= worker) layer->contributors.resize(workers_.size());
   layer->contributors[worker] = true;

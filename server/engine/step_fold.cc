@@ -58,7 +58,7 @@ absl::StatusOr<StepFold> StepFold::Reduce(const OpenStep& step) {
   for (const auto& [rank, contribution] : step.ranks) {
     size_t guess = 0, reference = 0;
     for (const StepContribution::Observed& observed : contribution->observed) {
-      const bool counted = observed.layer->statistics.config().kind == ObserverKind::kReferenceHistogram;
+      const bool counted = observed.layer->statistics->config().kind == ObserverKind::kReferenceHistogram;
       const std::vector<uint64_t>* const counts =
           counted && contribution->counts.has_value() ? &(*contribution->counts)[reference] : nullptr;
       if (counted) ++reference;
@@ -86,7 +86,7 @@ absl::Status StepFold::AddObserved(const StepContribution::Observed& observed, c
       reduced->histogram->Merge(*observed.histogram);
     }
   }
-  if (layer.statistics.config().kind != ObserverKind::kReferenceHistogram) return absl::OkStatus();
+  if (layer.statistics->config().kind != ObserverKind::kReferenceHistogram) return absl::OkStatus();
   reduced->passed_over = step.passed_over.count(&layer) != 0;
   reduced->step.grid = step.GridOf(&layer);
   reduced->step.counts.resize(reduced->step.grid.bins);
@@ -104,7 +104,7 @@ void StepFold::AddGradients(const StepContribution::Gradients& gradients, double
     reduced->gradients[i].scale += gradients.sums[i].scale;
     reduced->gradients[i].zero_point += gradients.sums[i].zero_point;
   }
-  const bool replicated = gradients.layer->statistics.config().learned->replicated;
+  const bool replicated = gradients.layer->statistics->config().learned->replicated;
   reduced->elements = replicated ? std::max(reduced->elements, gradients.elements)
                                  : SaturatingAdd(reduced->elements, gradients.elements);
   reduced->weight += weight;
@@ -122,12 +122,12 @@ std::vector<LearnedGradient> StepFold::Average(const Reduced& reduced) {
 absl::Status StepFold::MakeGrids(OpenStep* step) const {
   for (const Reduced& reduced : layers_) {
     const Layer& layer = *reduced.layer;
-    if (layer.statistics.config().kind != ObserverKind::kReferenceHistogram) continue;
+    if (layer.statistics->config().kind != ObserverKind::kReferenceHistogram) continue;
     if (!layer.enabled) {
       step->passed_over.insert(&layer);
       continue;
     }
-    const absl::StatusOr<ReferenceGrid> grid = layer.statistics.NextGrid(reduced.step.ranges.front());
+    const absl::StatusOr<ReferenceGrid> grid = layer.statistics->NextGrid(reduced.step.ranges.front());
     if (!grid.ok()) return LayerError(layer, GetReason(ErrorOfStep(grid.status())), grid.status());
     step->grids.emplace(&layer, *grid);
   }
@@ -139,7 +139,7 @@ absl::Status StepFold::Check() const {
     const Layer& layer = *reduced.layer;
     if (!layer.enabled || reduced.passed_over) continue;
     if (!reduced.gradients.empty()) {
-      const absl::Status status = CheckGradients(layer.statistics, Average(reduced), reduced.elements);
+      const absl::Status status = CheckGradients(*layer.statistics, Average(reduced), reduced.elements);
       if (!status.ok()) {
         return LayerError(layer,
                           status.code() == absl::StatusCode::kFailedPrecondition
@@ -149,12 +149,12 @@ absl::Status StepFold::Check() const {
       }
     }
     if (reduced.step.ranges.empty()) continue;
-    if (DependsOnOrder(layer.statistics.config().kind)) {
-      const absl::Status status = layer.statistics.CheckStep(reduced.step);
+    if (DependsOnOrder(layer.statistics->config().kind)) {
+      const absl::Status status = layer.statistics->CheckStep(reduced.step);
       if (!status.ok()) return LayerError(layer, GetReason(ErrorOfStep(status)), status);
       continue;
     }
-    const absl::Status status = layer.statistics.CheckMerge(Merged(reduced));
+    const absl::Status status = layer.statistics->CheckMerge(Merged(reduced));
     if (!status.ok()) return LayerError(layer, ReasonOfStatistics(status, v1::ERROR_REASON_OBSERVER_MISMATCH), status);
   }
   return absl::OkStatus();
@@ -162,7 +162,7 @@ absl::Status StepFold::Check() const {
 
 LayerStatistics StepFold::Merged(const Reduced& reduced) {
   if (reduced.histogram.has_value()) return *reduced.histogram;
-  LayerStatistics merged(reduced.layer->statistics.config());
+  LayerStatistics merged(reduced.layer->statistics->config());
   merged.SetChannelCount(reduced.step.ranges.size()).IgnoreError();  // it has none yet
   for (size_t i = 0; i < reduced.step.ranges.size(); ++i) merged.mutable_channels()[i].range = reduced.step.ranges[i];
   return merged;
@@ -178,7 +178,7 @@ std::shared_ptr<const FoldedStep> StepFold::Apply(const OpenStep& step, uint64_t
   folded->layers.reserve(layers_.size());
   for (const Reduced& reduced : layers_) {
     Layer* const layer = reduced.layer;
-    LayerStatistics* const statistics = &layer->statistics;
+    LayerStatistics* const statistics = layer->statistics.Mutable();
     if (!layer->enabled || reduced.passed_over) {
       for (const Range& range : reduced.step.ranges) *ignored = SaturatingAdd(*ignored, range.values());
     } else {

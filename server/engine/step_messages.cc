@@ -86,7 +86,7 @@ StepMessage MakeStepGrids(const OpenStep& step, const StepContribution& contribu
   grids->set_step(step.step);
   grids->set_world_epoch(world_epoch);
   for (const StepContribution::Observed& observed : contribution.observed) {
-    if (observed.layer->statistics.config().kind != ObserverKind::kReferenceHistogram) continue;
+    if (observed.layer->statistics->config().kind != ObserverKind::kReferenceHistogram) continue;
     const ReferenceGrid grid = step.GridOf(observed.layer);
     v1::StepGrid* const message = grids->add_grid();
     message->set_low(grid.low);

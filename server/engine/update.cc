@@ -41,7 +41,7 @@ uint64_t UpdateRows::Values() const {
 
 absl::Status UpdateRows::Check() const {
   const LayerStatistics empty(*binding->observer);
-  const LayerStatistics& statistics = binding->layer != nullptr ? binding->layer->statistics : empty;
+  const LayerStatistics& statistics = binding->layer != nullptr ? *binding->layer->statistics : empty;
   v1::ErrorReason reason;
   absl::Status status;
   if (step != nullptr) {

@@ -1,5 +1,6 @@
 #include "server/store/memory_store.h"
 
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,19 +34,22 @@ absl::StatusOr<std::vector<SessionCheckpoint>> MemoryStore::Load() {
   return sessions;
 }
 
-absl::Status MemoryStore::Commit(uint64_t epoch, SessionCheckpoint checkpoint) {
+absl::Status MemoryStore::Commit(uint64_t epoch, std::vector<SessionCheckpoint> checkpoints) {
   MutexLock lock(&mutex_);
   if (absl::Status status = CheckEpoch(epoch, epoch_); !status.ok()) return status;
   if (!options_.retain) return absl::OkStatus();
-  SessionState& state = sessions_[checkpoint.session.name];
-  state.session = std::move(checkpoint.session);
-  for (WorkerRecord& worker : checkpoint.workers) {
-    std::string id = worker.id;
-    state.workers.insert_or_assign(std::move(id), std::move(worker));
-  }
-  for (LayerRecord& layer : checkpoint.layers) {
-    std::string name = layer.name;
-    state.layers.insert_or_assign(std::move(name), std::move(layer));
+  for (SessionCheckpoint& checkpoint : checkpoints) {
+    SessionState& state = sessions_[checkpoint.session.name];
+    state.session = std::move(checkpoint.session);
+    for (WorkerRecord& worker : checkpoint.workers) {
+      std::string id = worker.id;
+      state.workers.insert_or_assign(std::move(id), std::move(worker));
+    }
+    for (LayerRecord& layer : checkpoint.layers) {
+      layer.statistics = std::make_shared<const LayerStatistics>(*layer.statistics);
+      std::string name = layer.name;
+      state.layers.insert_or_assign(std::move(name), std::move(layer));
+    }
   }
   return absl::OkStatus();
 }

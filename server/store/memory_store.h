@@ -28,8 +28,9 @@ class MemoryStore : public Store {
 
   absl::StatusOr<uint64_t> Open() override ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::vector<SessionCheckpoint>> Load() override ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status Commit(uint64_t epoch, SessionCheckpoint checkpoint) override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Commit(uint64_t epoch, std::vector<SessionCheckpoint> checkpoints) override ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Delete(uint64_t epoch, const std::string& session) override ABSL_LOCKS_EXCLUDED(mutex_);
+  StoreUsage GetUsage() const override { return {}; }
 
  private:
   struct SessionState {

@@ -88,11 +88,15 @@ std::vector<prometheus::MetricFamily> MetricsCollector::Collect() const {
       Counter("calibd_checkpoint_failures_total", "Commits that the store refused.", c.checkpoint_failures),
       Counter("calibd_checkpoint_seconds_total", "Time spent in commits.",
               static_cast<double>(c.checkpoint_micros) / 1e6),
+      Counter("calibd_sessions_expired_total", "Sessions deleted because nothing happened to them for long.",
+              c.sessions_expired),
       Calls(c),
       Gauge("calibd_sessions", "Sessions.", c.sessions),
       Gauge("calibd_layers", "Layers of all sessions.", c.layers),
       Gauge("calibd_state_bytes", "Memory that the statistics of all sessions take.", c.state_bytes),
       Gauge("calibd_streams", "Observe streams open now.", c.streams),
+      Gauge("calibd_store_bytes", "Disk space that the store's files take.", c.store_bytes),
+      Gauge("calibd_store_free_bytes", "Disk space left on the store's file system.", c.store_free_bytes),
   };
 }
 

@@ -145,7 +145,7 @@ int Run(const std::string& self, int repetitions, double scale) {
                                    StatisticsWork(ObserverKind::kMinMax, 100, times(20000))};
   test::Process bare_process({self, "--bare-server"});
   test::Process tuned_process({self, "--bare-server", "--keep-freed-memory"});
-  test::Process calibd_process({std::string(CALIB_BIN_DIR) + "/calibd", "--listen", "127.0.0.1:0", "--http", ""});
+  test::Process calibd_process({std::string(CALIB_BIN_DIR) + "/calibd", "--store", "memory", "--listen", "127.0.0.1:0", "--http", ""});
   const auto bare = Connect(bare_process.WaitForAddress("grpc"));
   const auto tuned = Connect(tuned_process.WaitForAddress("grpc"));
   const auto calibd = Connect(calibd_process.WaitForAddress("grpc"));

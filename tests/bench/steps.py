@@ -86,7 +86,7 @@ def gloo_commands(folder):
 
 def start_server(build):
     """A calibd process, and its address."""
-    command = [os.path.join(build, "bin", "calibd"), "--listen", "127.0.0.1:0", "--http", ""]
+    command = [os.path.join(build, "bin", "calibd"), "--store", "memory", "--listen", "127.0.0.1:0", "--http", ""]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     address = next((word[len("grpc="):] for word in line.split() if word.startswith("grpc=")), None)

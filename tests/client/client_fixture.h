@@ -40,9 +40,9 @@ class ClosableStore : public server::Store {
  public:
   absl::StatusOr<uint64_t> Open() override { return memory_.Open(); }
   absl::StatusOr<std::vector<server::SessionCheckpoint>> Load() override { return memory_.Load(); }
-  absl::Status Commit(uint64_t epoch, server::SessionCheckpoint checkpoint) override {
+  absl::Status Commit(uint64_t epoch, std::vector<server::SessionCheckpoint> checkpoints) override {
     if (closed_) return absl::InternalError("closed");
-    return memory_.Commit(epoch, std::move(checkpoint));
+    return memory_.Commit(epoch, std::move(checkpoints));
   }
   absl::Status Delete(uint64_t epoch, const std::string& session) override { return memory_.Delete(epoch, session); }
   void SetClosed(bool closed) { closed_ = closed; }

@@ -41,9 +41,18 @@ const Json& GoldenExpected() {
   return expected;
 }
 
+namespace {
+
+bool HasStore(const std::vector<std::string>& options) {
+  return std::find(options.begin(), options.end(), "--store") != options.end();
+}
+
+}  // namespace
+
 Server::Server(const std::vector<std::string>& options)
-    : process_(std::make_unique<Process>(
-          Join({CALIB_BIN_DIR "/calibd", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"}, options))),
+    : process_(
+          std::make_unique<Process>(Join({CALIB_BIN_DIR "/calibd", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"},
+                                         HasStore(options) ? options : Join({"--store", "memory"}, options)))),
       address_(process_->WaitForAddress("grpc")),
       http_(process_->WaitForAddress("http")) {}
 

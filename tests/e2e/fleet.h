@@ -20,7 +20,7 @@ std::vector<std::string> GoldenArguments();
 // The object "layers" of expected.json.
 const Json& GoldenExpected();
 
-// A calibd process with ports of its own.
+// A calibd process with ports of its own, and a store in memory unless the options name one.
 class Server {
  public:
   explicit Server(const std::vector<std::string>& options = {});

@@ -104,7 +104,7 @@ void StoreControl::SetOnDelete(std::function<void()> callback) {
   on_delete_ = std::move(callback);
 }
 
-absl::Status TestStore::Commit(uint64_t epoch, SessionCheckpoint checkpoint) {
+absl::Status TestStore::Commit(uint64_t epoch, std::vector<SessionCheckpoint> checkpoints) {
   std::function<void(const SessionCheckpoint&)> callback;
   absl::Status status;
   {
@@ -112,9 +112,11 @@ absl::Status TestStore::Commit(uint64_t epoch, SessionCheckpoint checkpoint) {
     callback = control_->on_commit_;
     status = control_->commit_status_;
   }
-  if (callback) callback(checkpoint);
+  for (const SessionCheckpoint& checkpoint : checkpoints) {
+    if (callback) callback(checkpoint);
+  }
   if (!status.ok()) return status;
-  return control_->memory_.Commit(epoch, std::move(checkpoint));
+  return control_->memory_.Commit(epoch, std::move(checkpoints));
 }
 
 absl::Status TestStore::Delete(uint64_t epoch, const std::string& session) {

@@ -62,7 +62,7 @@ class StoreControl {
  public:
   void FailCommits(absl::Status status);
   void FailDeletes(absl::Status status);
-  // Run at the beginning of every commit or delete, in its thread.
+  // Run at the beginning of every commit, for each of its sessions, or delete, in its thread.
   void SetOnCommit(std::function<void(const SessionCheckpoint&)> callback);
   void SetOnDelete(std::function<void()> callback);
   MemoryStore& memory() { return memory_; }
@@ -83,8 +83,9 @@ class TestStore : public Store {
   explicit TestStore(StoreControl* control) : control_(control) {}
   absl::StatusOr<uint64_t> Open() override { return control_->memory_.Open(); }
   absl::StatusOr<std::vector<SessionCheckpoint>> Load() override { return control_->memory_.Load(); }
-  absl::Status Commit(uint64_t epoch, SessionCheckpoint checkpoint) override;
+  absl::Status Commit(uint64_t epoch, std::vector<SessionCheckpoint> checkpoints) override;
   absl::Status Delete(uint64_t epoch, const std::string& session) override;
+  StoreUsage GetUsage() const override { return {}; }
 
  private:
   StoreControl* const control_;

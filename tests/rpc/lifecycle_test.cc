@@ -65,9 +65,9 @@ TEST(MethodTest, NumbersAreTheDescriptors) {
 // A store that takes nothing while it is told so.
 class FailingStore : public MemoryStore {
  public:
-  absl::Status Commit(uint64_t epoch, SessionCheckpoint checkpoint) override {
+  absl::Status Commit(uint64_t epoch, std::vector<SessionCheckpoint> checkpoints) override {
     if (failing) return absl::InternalError("the disk is full");
-    return MemoryStore::Commit(epoch, std::move(checkpoint));
+    return MemoryStore::Commit(epoch, std::move(checkpoints));
   }
   std::atomic<bool> failing{false};
 };

@@ -46,13 +46,15 @@ TEST(OptionsTest, DefaultsAreTheDesigns) {
 }
 
 TEST(OptionsTest, EveryKindOfOptionIsRead) {
-  const AppOptions options =
-      Parsed({"--listen", "[::1]:0", "--http", "", "--store", "memory", "--checkpoint-interval", "250ms",
-              "--drain-timeout=2m", "--reflection", "--max-sessions", "5", "--max-message-bytes", "8MiB"});
+  const AppOptions options = Parsed({"--listen", "[::1]:0", "--http", "", "--store", "memory", "--checkpoint-interval",
+                                     "250ms", "--session-expiry", "720h", "--drain-timeout=2m", "--reflection",
+                                     "--max-sessions", "5", "--max-message-bytes", "8MiB"});
   EXPECT_EQ(options.grpc.listen.host, "::1");
   EXPECT_FALSE(options.http.has_value());
   EXPECT_EQ(options.engine.checkpoint_interval, absl::Milliseconds(250));
   EXPECT_EQ(options.drain_timeout, absl::Minutes(2));
+  EXPECT_EQ(options.engine.session_expiry, absl::Hours(720));
+  EXPECT_EQ(options.store.rocksdb_path, "");
   EXPECT_TRUE(options.grpc.reflection);
   EXPECT_EQ(options.engine.limits.max_sessions, 5u);
   EXPECT_EQ(options.grpc.max_message_bytes, size_t{8} << 20);
@@ -71,11 +73,20 @@ TEST(OptionsTest, TheEnvironmentIsReadAndTheCommandLineOverridesIt) {
   for (const char* name : {"CALIBD_MAX_LAYERS", "CALIBD_DRAIN_TIMEOUT", "CALIBD_REFLECTION"}) unsetenv(name);
 }
 
+TEST(OptionsTest, TheStoreIsUnderTheDataDirectoryUnlessItIsNamed) {
+  EXPECT_EQ(Parsed({}).store.rocksdb_path, "calibd-data/store");
+  EXPECT_EQ(Parsed({"--data-dir", "/var/lib/calibd"}).store.rocksdb_path, "/var/lib/calibd/store");
+  EXPECT_EQ(Parsed({"--store", "rocksdb:/srv/c", "--data-dir", "/x"}).store.rocksdb_path, "/srv/c");
+  EXPECT_EQ(Parsed({"--store=rocksdb"}).store.rocksdb_path, "calibd-data/store");
+  EXPECT_EQ(Parsed({}).engine.session_expiry, absl::InfiniteDuration());
+}
+
 TEST(OptionsTest, WrongUsageIsOneClearLine) {
   ExpectUsageError({"--no-such-option"}, "--no-such-option");
   ExpectUsageError({"--listen", "nonsense"}, "--listen");
   ExpectUsageError({"--http", "127.0.0.1:99999"}, "99999");
-  ExpectUsageError({"--store", "rocksdb:/tmp/x"}, "memory");
+  ExpectUsageError({"--store", "rocksdb:"}, "memory");
+  ExpectUsageError({"--store", "postgres:x"}, "rocksdb:PATH");
   ExpectUsageError({"--checkpoint-interval", "30"}, "30");
   ExpectUsageError({"--drain-timeout", "-1s"}, "-1s");
   ExpectUsageError({"--max-sessions", "0"}, "--max-sessions");

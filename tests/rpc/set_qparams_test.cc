@@ -95,8 +95,8 @@ TEST_F(SetQParamsTest, IsDurableOnReturn) {
   ASSERT_EQ(sessions->at(0).layers.size(), 1u);
   const LayerRecord& layer = sessions->at(0).layers[0];
   EXPECT_EQ(layer.name, "passive/a");
-  ASSERT_TRUE(layer.statistics.channels().at(0).passive.has_value());
-  EXPECT_EQ(layer.statistics.channels()[0].passive->zero_point, 7);
+  ASSERT_TRUE(layer.statistics->channels().at(0).passive.has_value());
+  EXPECT_EQ(layer.statistics->channels()[0].passive->zero_point, 7);
 }
 
 TEST_F(SetQParamsTest, RefusalsAreThoseOfTheContract) {

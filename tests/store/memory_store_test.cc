@@ -21,10 +21,11 @@ class MemoryPlace : public StorePlace {
     explicit View(MemoryStore* memory) : memory_(memory) {}
     absl::StatusOr<uint64_t> Open() override { return memory_->Open(); }
     absl::StatusOr<std::vector<SessionCheckpoint>> Load() override { return memory_->Load(); }
-    absl::Status Commit(uint64_t epoch, SessionCheckpoint checkpoint) override {
-      return memory_->Commit(epoch, std::move(checkpoint));
+    absl::Status Commit(uint64_t epoch, std::vector<SessionCheckpoint> checkpoints) override {
+      return memory_->Commit(epoch, std::move(checkpoints));
     }
     absl::Status Delete(uint64_t epoch, const std::string& session) override { return memory_->Delete(epoch, session); }
+    StoreUsage GetUsage() const override { return memory_->GetUsage(); }
 
    private:
     MemoryStore* const memory_;
@@ -41,10 +42,10 @@ TEST(MemoryStoreTest, KeepsNothingUnlessAsked) {
   MemoryStore store;
   const uint64_t epoch = store.Open().value();
   const SessionCheckpoint checkpoint{.session = {.name = "s"}};
-  EXPECT_TRUE(store.Commit(epoch, checkpoint).ok());
+  EXPECT_TRUE(store.Commit(epoch, {checkpoint}).ok());
   EXPECT_EQ(store.Load()->size(), 0u);
   EXPECT_TRUE(store.Delete(epoch, "s").ok());
-  EXPECT_EQ(store.Commit(epoch + 1, checkpoint).code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(store.Commit(epoch + 1, {checkpoint}).code(), absl::StatusCode::kAborted);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "tests/store/store_contract.h"
 
 #include <map>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -8,20 +10,20 @@
 namespace calib::server::test {
 namespace {
 
-LayerStatistics Counted(uint32_t key, uint64_t count) {
+std::shared_ptr<const LayerStatistics> Counted(uint32_t key, uint64_t count) {
   LayerStatistics statistics{ObserverConfig{}};
   statistics.SetChannelCount(1).IgnoreError();
   ChannelStatistics& channel = statistics.mutable_channels()[0];
   channel.histogram->AddKey(key, count);
   channel.range = {.min = 1, .max = 2, .count = count, .nan = 3, .positive_infinity = 4, .negative_infinity = 5};
-  return statistics;
+  return std::make_shared<const LayerStatistics>(std::move(statistics));
 }
 
-LayerStatistics MinMaxOfChannels(size_t channels) {
+std::shared_ptr<const LayerStatistics> MinMaxOfChannels(size_t channels) {
   LayerStatistics statistics({.kind = ObserverKind::kMinMax, .channel_axis = -1});
   statistics.SetChannelCount(channels).IgnoreError();
   statistics.mutable_channels()[0].range = {.min = -3, .max = 7, .count = ~uint64_t{0}};
-  return statistics;
+  return std::make_shared<const LayerStatistics>(std::move(statistics));
 }
 
 SessionCheckpoint Checkpoint(const std::string& name) {
@@ -51,9 +53,9 @@ std::string Describe(const SessionCheckpoint& checkpoint) {
   for (const LayerRecord& layer : checkpoint.layers) {
     std::string& line = lines["layer " + layer.name];
     for (const uint32_t worker : layer.workers) absl::StrAppend(&line, worker, " ");
-    absl::StrAppend(&line, "kind ", static_cast<int>(layer.statistics.config().kind), " axis ",
-                    layer.statistics.config().channel_axis.value_or(99));
-    for (const ChannelStatistics& channel : layer.statistics.channels()) {
+    absl::StrAppend(&line, "kind ", static_cast<int>(layer.statistics->config().kind), " axis ",
+                    layer.statistics->config().channel_axis.value_or(99));
+    for (const ChannelStatistics& channel : layer.statistics->channels()) {
       const Range& range = channel.range;
       absl::StrAppend(&line, " [", range.min, " ", range.max, " ", range.count, " ", range.nan, " ",
                       range.positive_infinity, " ", range.negative_infinity);
@@ -108,8 +110,8 @@ TEST_P(StoreContract, LoadsWhatWasCommittedInNameOrder) {
   {
     const auto store = place_->NewStore();
     const uint64_t epoch = store->Open().value();
-    ASSERT_TRUE(store->Commit(epoch, b).ok());
-    ASSERT_TRUE(store->Commit(epoch, a).ok());
+    ASSERT_TRUE(store->Commit(epoch, {b}).ok());
+    ASSERT_TRUE(store->Commit(epoch, {a}).ok());
   }
   const auto store = place_->NewStore();
   ASSERT_TRUE(store->Open().ok());
@@ -128,12 +130,12 @@ TEST_P(StoreContract, LaterCommitsReplaceWhatTheyName) {
   first.workers = {{.id = "a", .ordinal = 0, .incarnation = 1, .applied = 1},
                    {.id = "b", .ordinal = 1, .incarnation = 1, .applied = 1}};
   first.layers = {{"x", Counted(100, 1), {0}}, {"y", Counted(200, 2), {0}}};
-  ASSERT_TRUE(store->Commit(epoch, first).ok());
+  ASSERT_TRUE(store->Commit(epoch, {first}).ok());
   SessionCheckpoint second = Checkpoint("s");
   second.session.updates_applied = 2;
   second.workers = {{.id = "b", .ordinal = 1, .incarnation = 1, .applied = 2}};
   second.layers = {{"y", Counted(300, 3), {0, 1}}, {"z", Counted(400, 4), {1}}};
-  ASSERT_TRUE(store->Commit(epoch, second).ok());
+  ASSERT_TRUE(store->Commit(epoch, {second}).ok());
 
   SessionCheckpoint all = second;
   all.workers = {first.workers[0], second.workers[0]};
@@ -148,26 +150,26 @@ TEST_P(StoreContract, DeleteRemovesOneSession) {
   gone.workers = {{.id = "w", .incarnation = 1, .applied = 1}};
   gone.layers = {{"x", Counted(1, 1), {0}}};
   const SessionCheckpoint kept = Checkpoint("a.b");
-  ASSERT_TRUE(store->Commit(epoch, gone).ok());
-  ASSERT_TRUE(store->Commit(epoch, kept).ok());
+  ASSERT_TRUE(store->Commit(epoch, {gone}).ok());
+  ASSERT_TRUE(store->Commit(epoch, {kept}).ok());
   EXPECT_TRUE(store->Delete(epoch, "a").ok());
   EXPECT_TRUE(store->Delete(epoch, "a").ok());
   EXPECT_EQ(DescribeAll(store.get()), std::vector<std::string>{Describe(kept)});
   // Made anew, it has nothing of its namesake.
-  ASSERT_TRUE(store->Commit(epoch, Checkpoint("a")).ok());
+  ASSERT_TRUE(store->Commit(epoch, {Checkpoint("a")}).ok());
   EXPECT_EQ(DescribeAll(store.get()), (std::vector<std::string>{Describe(Checkpoint("a")), Describe(kept)}));
 }
 
 TEST_P(StoreContract, OlderEpochsAreFenced) {
   const auto store = place_->NewStore();
   const uint64_t old_epoch = store->Open().value();
-  ASSERT_TRUE(store->Commit(old_epoch, Checkpoint("kept")).ok());
+  ASSERT_TRUE(store->Commit(old_epoch, {Checkpoint("kept")}).ok());
   const auto next = place_->NewStore();
   const uint64_t epoch = next->Open().value();
-  EXPECT_EQ(store->Commit(old_epoch, Checkpoint("late")).code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(store->Commit(old_epoch, {Checkpoint("late")}).code(), absl::StatusCode::kAborted);
   EXPECT_EQ(store->Delete(old_epoch, "kept").code(), absl::StatusCode::kAborted);
   EXPECT_EQ(DescribeAll(next.get()), std::vector<std::string>{Describe(Checkpoint("kept"))});
-  EXPECT_TRUE(next->Commit(epoch, Checkpoint("kept")).ok());
+  EXPECT_TRUE(next->Commit(epoch, {Checkpoint("kept")}).ok());
 }
 
 }  // namespace calib::server::test

@@ -27,6 +27,7 @@ LIBRARIES = {
     "prometheus/": "prometheus",
     "httplib.h": "httplib",
     "rocksdb/": "rocksdb",
+    "xxhash.h": "xxhash",
     "CLI/": "cli11",
     "nlohmann/": "json",
     "gtest/": "gtest",
@@ -38,9 +39,9 @@ LIBRARIES = {
 # folder: (project folders it may include beside itself, libraries it may include). The longest matching folder counts.
 RULES = {
     "quant": ([], ["absl"]),
-    "proto/codec": (["quant", MESSAGES], ["absl", "protobuf"]),
+    "proto/codec": (["quant", MESSAGES], ["absl", "protobuf", "xxhash"]),
     "server/base": ([], ["absl"]),
-    "server/store": (["server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf", "rocksdb"]),
+    "server/store": (["server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf", "rocksdb", "xxhash"]),
     "server/engine": (["server/store", "server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf"]),
     "server/rpc": (
         ["server/engine", "server/store", "server/base", "proto/codec", "quant", MESSAGES, STUBS],

@@ -18,10 +18,11 @@ class SharedStore : public server::Store {
   explicit SharedStore(std::shared_ptr<server::Store> store) : store_(std::move(store)) {}
   absl::StatusOr<uint64_t> Open() override { return store_->Open(); }
   absl::StatusOr<std::vector<server::SessionCheckpoint>> Load() override { return store_->Load(); }
-  absl::Status Commit(uint64_t epoch, server::SessionCheckpoint checkpoint) override {
-    return store_->Commit(epoch, std::move(checkpoint));
+  absl::Status Commit(uint64_t epoch, std::vector<server::SessionCheckpoint> checkpoints) override {
+    return store_->Commit(epoch, std::move(checkpoints));
   }
   absl::Status Delete(uint64_t epoch, const std::string& session) override { return store_->Delete(epoch, session); }
+  server::StoreUsage GetUsage() const override { return store_->GetUsage(); }
 
  private:
   const std::shared_ptr<server::Store> store_;
