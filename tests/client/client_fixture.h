@@ -45,6 +45,7 @@ class ClosableStore : public server::Store {
     return memory_.Commit(epoch, std::move(checkpoints));
   }
   absl::Status Delete(uint64_t epoch, const std::string& session) override { return memory_.Delete(epoch, session); }
+  server::StoreUsage GetUsage() const override { return memory_.GetUsage(); }
   void SetClosed(bool closed) { closed_ = closed; }
 
  private:
