@@ -88,6 +88,7 @@ Json ToJson(const v1::Session& session) {
           {"values", session.values()},
           {"values_ignored", session.values_ignored()},
           {"state_bytes", session.state_bytes()},
+          {"incomplete", session.incomplete()},
           {"synchronous", session.has_synchronous() ? ToJson(session.synchronous()) : Json(nullptr)}};
 }
 
@@ -106,13 +107,10 @@ Json ToJson(const v1::LayerSummary& layer) {
 }
 
 Json ToJson(const v1::WorkerStatus& worker) {
-  return {{"worker_id", worker.worker_id()},
-          {"incarnation", worker.incarnation()},
-          {"applied", worker.applied()},
-          {"durable", worker.durable()},
-          {"connected", worker.connected()},
-          {"rank", worker.has_rank() ? Json(worker.rank()) : Json(nullptr)},
-          {"step", worker.step()}};
+  return {{"worker_id", worker.worker_id()}, {"incarnation", worker.incarnation()},
+          {"applied", worker.applied()},     {"durable", worker.durable()},
+          {"connected", worker.connected()}, {"rank", worker.has_rank() ? Json(worker.rank()) : Json(nullptr)},
+          {"step", worker.step()},           {"lost", worker.lost()}};
 }
 
 Json ToJson(const v1::SynchronousStatus& status) {

@@ -22,6 +22,11 @@ struct QParamsCommand {
     quantize.Fill(&request);
     const auto response = context.client.ComputeQParams(request);
     if (!response.ok()) return response.status();
+    if (response->incomplete()) {
+      std::cerr
+          << "calibctl: warning: session " << session
+          << " is incomplete: the server's store lost values of some workers; `calibctl session show` names them\n";
+    }
     if (context.options.json) {
       Json layers = Json::array();
       for (const v1::LayerQParams& layer : response->layer()) layers.push_back(ToJson(layer));

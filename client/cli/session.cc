@@ -59,6 +59,11 @@ std::string ShowText(const v1::GetSessionResponse& response) {
   if (session.values_ignored() > 0) {
     absl::StrAppend(&text, FormatCount(session.values_ignored()), " values of disabled observers were ignored\n");
   }
+  for (const v1::WorkerStatus& worker : response.worker()) {
+    if (worker.lost() == 0) continue;
+    absl::StrAppend(&text, "incomplete: the store lost updates of worker ", worker.worker_id(), " up to its number ",
+                    worker.lost(), "; collect again in a new session\n");
+  }
   const bool synchronous = session.has_synchronous();
   if (synchronous) text += SynchronousText(session.synchronous());
   Table layers({{"LAYER", Table::Align::kLeft},

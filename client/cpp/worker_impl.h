@@ -53,7 +53,7 @@ class Worker::Impl {
   bool WritingIsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return reader_done_ || stopping_ || !fatal_.ok() || !stream_problem_.ok();
   }
-  v1::ObserveRequest OpenRequest() const;
+  v1::ObserveRequest OpenRequest() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The reading thread of one stream.
   void ReadResponses(ObserveCall* call) ABSL_LOCKS_EXCLUDED(mutex_);

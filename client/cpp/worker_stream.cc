@@ -93,12 +93,14 @@ std::shared_ptr<const v1::ObserveRequest> Worker::Impl::NextMessage(absl::Time w
   return nullptr;
 }
 
-v1::ObserveRequest Worker::Impl::OpenRequest() const {
+v1::ObserveRequest Worker::Impl::OpenRequest() {
   v1::ObserveRequest request;
   v1::Open* const open = request.mutable_open();
   open->set_session(options_.session);
   open->set_worker_id(options_.worker_id);
   open->set_display_name(options_.display_name);
+  absl::MutexLock lock(&mutex_);
+  open->set_durable(outbox_.durable());
   return request;
 }
 

@@ -24,7 +24,7 @@ absl::StatusOr<std::unique_ptr<ObserveStream>> ObserveStream::Open(Engine* engin
   if (!id.ok()) return id.status();
   const std::optional<uint32_t> rank = open.has_rank() ? std::optional<uint32_t>(open.rank()) : std::nullopt;
   const absl::StatusOr<Session::OpenResult> opened =
-      (*session)->OpenStream(open.worker_id(), open.display_name(), rank, std::move(listener));
+      (*session)->OpenStream({open.worker_id(), open.display_name(), rank, open.durable()}, std::move(listener));
   if (!opened.ok()) {
     engine->RemoveStream(*id);
     return opened.status();

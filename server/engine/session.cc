@@ -22,6 +22,7 @@ Session::Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limi
     Worker& worker = workers_[record.ordinal];
     worker.version = version_;
     worker.durable = worker.cut_applied = record.applied;
+    incomplete_ = incomplete_ || record.lost > 0;
     worker.record = std::move(record);
   }
   for (LayerRecord& record : checkpoint.layers) {

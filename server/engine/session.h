@@ -37,6 +37,14 @@ struct Progress {
   uint64_t durable_step = 0;
 };
 
+// Who opens a stream.
+struct StreamOpening {
+  std::string worker_id;
+  std::string display_name;
+  std::optional<uint32_t> rank;
+  uint64_t durable = 0;  // last unit that the worker was told is durable
+};
+
 // Who sends messages about synchronous steps.
 struct StepSender {
   uint32_t worker = 0;  // ordinal
@@ -79,8 +87,7 @@ class Session {
   // Registers a stream of a worker and fences its older one, and another worker's with the same rank, whose listeners get
   // WORKER_FENCED. SESSION_DELETED, LIMIT_EXCEEDED; with a rank SESSION_NOT_SYNCHRONOUS, RANK_INVALID. A sealed session
   // can be opened: its workers learn from the Welcome what was applied.
-  absl::StatusOr<OpenResult> OpenStream(const std::string& worker_id, const std::string& display_name,
-                                        std::optional<uint32_t> rank, std::shared_ptr<StreamListener> listener)
+  absl::StatusOr<OpenResult> OpenStream(const StreamOpening& opening, std::shared_ptr<StreamListener> listener)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Forgets the stream's listener, if it is still this incarnation's.
   void CloseStream(uint32_t worker, uint64_t incarnation) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -161,6 +168,7 @@ class Session {
     uint64_t state_bytes = 0;
     uint64_t version = 0;
     bool deleted = false;
+    bool incomplete = false;  // some worker's durable units are lost
     // Of synchronous steps; record.steps has the rest.
     uint64_t durable_step = 0;
     uint32_t open_steps = 0;
@@ -168,6 +176,8 @@ class Session {
     std::optional<absl::Duration> open_since;
   };
   Summary GetSummary() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether the store lost what some worker was told is durable.
+  bool IsIncomplete() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether everything is durable, no stream is open, and nothing changed after `time`.
   bool IsIdleSince(absl::Time time) const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -286,6 +296,7 @@ class Session {
   uint64_t durable_step_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Layer*> cut_layers_ ABSL_GUARDED_BY(mutex_);  // that the cut under way shares
   std::vector<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+  bool incomplete_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t values_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t state_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t bytes_since_cut_ ABSL_GUARDED_BY(mutex_) = 0;

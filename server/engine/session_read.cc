@@ -16,6 +16,7 @@ Session::Summary Session::GetSummary() const {
                   .state_bytes = state_bytes_,
                   .version = version_,
                   .deleted = deleted_,
+                  .incomplete = incomplete_,
                   .durable_step = durable_step_};
   if (!steps_.has_value()) return summary;
   summary.record.steps = steps_->record();
@@ -24,6 +25,11 @@ Session::Summary Session::GetSummary() const {
   summary.missing_ranks = steps_->Lowest()->Missing();
   summary.open_since = steps_->OpenSince();
   return summary;
+}
+
+bool Session::IsIncomplete() const {
+  MutexLock lock(&mutex_);
+  return incomplete_;
 }
 
 bool Session::IsIdleSince(absl::Time time) const {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,9 +18,10 @@ absl::Status Session::FencedError(const std::string& worker_id) const {
       {{"session", name_}, {"worker_id", worker_id}});
 }
 
-absl::StatusOr<Session::OpenResult> Session::OpenStream(const std::string& worker_id, const std::string& display_name,
-                                                        std::optional<uint32_t> rank,
+absl::StatusOr<Session::OpenResult> Session::OpenStream(const StreamOpening& opening,
                                                         std::shared_ptr<StreamListener> listener) {
+  const std::string& worker_id = opening.worker_id;
+  const std::optional<uint32_t> rank = opening.rank;
   Notices fenced;
   OpenResult result;
   {
@@ -43,7 +45,7 @@ absl::StatusOr<Session::OpenResult> Session::OpenStream(const std::string& worke
     }
     Worker& worker = workers_[result.worker];
     worker.version = ++version_;
-    worker.record.display_name = display_name;
+    worker.record.display_name = opening.display_name;
     const auto fence = [&, version = version_](Worker* older) {
       ++older->record.incarnation;
       older->version = version;
@@ -65,6 +67,10 @@ absl::StatusOr<Session::OpenResult> Session::OpenStream(const std::string& worke
       }
     }
     worker.listener = std::move(listener);
+    if (opening.durable > worker.record.applied) {
+      worker.record.lost = std::max(worker.record.lost, opening.durable);
+      incomplete_ = true;
+    }
     result.incarnation = worker.record.incarnation;
     result.progress = ProgressOf(worker);
     if (steps_.has_value()) {

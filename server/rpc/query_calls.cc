@@ -51,6 +51,7 @@ absl::Status ComputeQParams(const Engine& engine, const v1::ComputeQParamsReques
   const absl::StatusOr<Selection> selection = SelectLayers(engine, request.session(), request.pattern());
   if (!selection.ok()) return selection.status();
 
+  response->set_incomplete(selection->session->IsIncomplete());
   size_t bytes = 0;
   for (const std::string& name : selection->layers) {
     if (limits.abandoned()) return Abandoned();

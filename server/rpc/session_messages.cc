@@ -27,6 +27,7 @@ void FillSession(const Session::Summary& summary, absl::Duration now, v1::Sessio
   message->set_values(summary.values);
   message->set_values_ignored(record.values_ignored);
   message->set_state_bytes(summary.state_bytes);
+  message->set_incomplete(summary.incomplete);
   if (record.steps.world_epoch == 0) return;
   v1::SynchronousStatus* const steps = message->mutable_synchronous();
   steps->mutable_world()->set_epoch(record.steps.world_epoch);
@@ -61,6 +62,7 @@ void FillWorkers(const Session& session, google::protobuf::RepeatedPtrField<v1::
     message->set_connected(worker.connected);
     if (worker.rank.has_value()) message->set_rank(*worker.rank);
     message->set_step(worker.step);
+    message->set_lost(worker.record.lost);
   }
 }
 
