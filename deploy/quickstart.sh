@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh Debian 12 to quantization parameters: installs packages, builds calibd, starts a server on this machine,
-# lets four workers stream the activations of a small CNN (tests/golden), prints what the server makes of them, stops.
+# lets four workers stream the activations of a small CNN (tests/golden), prints what the server makes of them, starts the
+# server anew on what it stored, stops.
 # usage: deploy/quickstart.sh        as root, or as a user with sudo; can be run again and leaves nothing running
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,7 +25,7 @@ trap 'exit 130' INT TERM
 steps=0
 step() {
   steps=$((steps + 1))
-  printf '\n[%d/6] %s\n' "$steps" "$*"
+  printf '\n[%d/7] %s\n' "$steps" "$*"
 }
 # Prints a command as a person would type it, and runs it.
 calibctl() {
@@ -42,23 +43,27 @@ if [ ! -f build/build.ninja ]; then
 fi
 cmake --build build --target calibd calibctl
 
-step "Start a server on free ports of this machine; it keeps its sessions in memory"
 # Its standard output is one line: calibd ready grpc=HOST:PORT http=HOST:PORT ...
 mkfifo "$output/ready"
-echo '$ calibd --listen 127.0.0.1:0 --http 127.0.0.1:0 --store memory'
-build/bin/calibd --listen 127.0.0.1:0 --http 127.0.0.1:0 --store memory >"$output/ready" 2>"$output/log" &
-server=$!
-exec 3<"$output/ready"
-if ! read -r -t 30 ready <&3; then
-  echo "quickstart: the server did not start; it said:" >&2
-  cat "$output/log" >&2
-  exit 1
-fi
-echo "$ready"
+start_server() {
+  echo '$ calibd --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir DATA'
+  build/bin/calibd --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir "$output/data" >"$output/ready" 2>"$output/log" &
+  server=$!
+  exec 3<"$output/ready"
+  if ! read -r -t 30 ready <&3; then
+    echo "quickstart: the server did not start; it said:" >&2
+    cat "$output/log" >&2
+    exit 1
+  fi
+  echo "$ready"
+  CALIBD_SERVER=$(address grpc)
+  export CALIBD_SERVER
+  echo "\$ export CALIBD_SERVER=$CALIBD_SERVER"
+}
 address() { sed -n "s/.* $1=\([^ ]*\).*/\1/p" <<<"$ready"; }
-CALIBD_SERVER=$(address grpc)
-export CALIBD_SERVER
-echo "\$ export CALIBD_SERVER=$CALIBD_SERVER"
+
+step "Start a server on free ports of this machine; it keeps its sessions in a folder"
+start_server
 
 step "Let four workers stream the activations of ${#layers[@]} layers; each takes a quarter of every batch"
 files=()
@@ -70,6 +75,14 @@ step "Ask for int8 parameters, then compare methods and bit widths, without anot
 calibctl qparams "$session" --method mse --dtype int8
 calibctl compare "$session" "relu*" --dtype int8,int4 --methods minmax,percentile,mse
 echo "Metrics, while the server runs: http://$(address http)/metrics"
+
+step "Stop the server and start it anew: what was acknowledged is there"
+build/bin/calibctl qparams "$session" --method mse --json >"$output/before"
+stop_server
+start_server
+build/bin/calibctl qparams "$session" --method mse --json >"$output/after"
+cmp "$output/before" "$output/after"
+echo "calibctl qparams $session --method mse --json prints the same bytes as before"
 
 step "Stop the server"
 stop_server
