@@ -78,6 +78,10 @@ Json ToJson(const v1::Session& session) {
   if (google::protobuf::util::MessageToJsonString(session.config(), &config, options).ok()) {
     config_json = Json::parse(config, nullptr, /*allow_exceptions=*/false);
   }
+  Json imported = Json::array();
+  for (const v1::ImportedState& state : session.imported()) {
+    imported.push_back({{"digest", state.digest()}, {"sessions", state.sessions()}});
+  }
   return {{"session", session.name()},
           {"config", config_json},
           {"create_time", google::protobuf::util::TimeUtil::ToString(session.create_time())},
@@ -89,6 +93,9 @@ Json ToJson(const v1::Session& session) {
           {"values_ignored", session.values_ignored()},
           {"state_bytes", session.state_bytes()},
           {"incomplete", session.incomplete()},
+          {"uid", session.uid()},
+          {"update_time", google::protobuf::util::TimeUtil::ToString(session.update_time())},
+          {"imported", std::move(imported)},
           {"synchronous", session.has_synchronous() ? ToJson(session.synchronous()) : Json(nullptr)}};
 }
 

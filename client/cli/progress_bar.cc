@@ -19,7 +19,7 @@ constexpr char kEraseLine[] = "\r\x1b[K";
 }  // namespace
 
 ProgressBar::ProgressBar(uint64_t total_bytes)
-    : total_bytes_(std::max<uint64_t>(total_bytes, 1)), start_(absl::Now()), terminal_(isatty(STDERR_FILENO) == 1) {}
+    : total_bytes_(total_bytes), start_(absl::Now()), terminal_(isatty(STDERR_FILENO) == 1) {}
 
 ProgressBar::~ProgressBar() {
   if (drawn_) std::cerr << kEraseLine << std::flush;
@@ -29,6 +29,11 @@ void ProgressBar::Update(uint64_t done_bytes) {
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
   if (!terminal_ || seconds < 1) return;
   drawn_ = true;
+  if (total_bytes_ == 0) {
+    std::cerr << kEraseLine << FormatBytes(static_cast<double>(done_bytes)) << "  "
+              << FormatBytes(static_cast<double>(done_bytes) / seconds) << "/s" << std::flush;
+    return;
+  }
   const double share = std::min(1.0, static_cast<double>(done_bytes) / static_cast<double>(total_bytes_));
   std::string bar(static_cast<size_t>(share * kBarColumns), '=');
   bar.resize(kBarColumns, ' ');

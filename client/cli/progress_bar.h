@@ -11,6 +11,7 @@ namespace calib::cli {
 // work took a second. Not thread-safe.
 class ProgressBar {
  public:
+  // A total of 0 is not known: bytes and rate are shown.
   explicit ProgressBar(uint64_t total_bytes);
   // Erases the line.
   ~ProgressBar();

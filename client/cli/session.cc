@@ -10,9 +10,11 @@
 #include "client/cli/json_output.h"
 #include "client/cli/session_create.h"
 #include "client/cli/session_pages.h"
+#include "client/cli/session_state.h"
 #include "client/cli/session_world.h"
 #include "client/cli/synchronous_view.h"
 #include "client/cli/table.h"
+#include "google/protobuf/util/time_util.h"
 
 namespace calib::cli {
 namespace {
@@ -66,6 +68,12 @@ std::string ShowText(const v1::GetSessionResponse& response) {
   }
   const bool synchronous = session.has_synchronous();
   if (synchronous) text += SynchronousText(session.synchronous());
+  absl::StrAppend(&text, "uid ", session.uid(), ", last changed ",
+                  google::protobuf::util::TimeUtil::ToString(session.update_time()), "\n");
+  for (const v1::ImportedState& state : session.imported()) {
+    absl::StrAppend(&text, "imported state ", state.digest(), ", with values of ", state.sessions(),
+                    state.sessions() == 1 ? " session\n" : " sessions\n");
+  }
   Table layers({{"LAYER", Table::Align::kLeft},
                 {"OBSERVER", Table::Align::kLeft},
                 {"CHANNELS"},
@@ -223,6 +231,12 @@ constexpr Command kSessionCommands[] = {
      [](CLI::App* command) { return ConfigureSwitch(false, command); }},
     {"set-qparams", "Set scale and zero point of a layer with a passive observer",
      "calibctl session set-qparams resnet50 head --scale 0.02 --zero-point 3", ConfigureSetQParams},
+    {"export-state", "Write a session's statistics to a file, for merging elsewhere",
+     "calibctl session export-state resnet50 resnet50.state", &ConfigureExportState},
+    {"import-state", "Merge a file of export-state into a session, once",
+     "calibctl session import-state resnet50 site-b.state --create", &ConfigureImportState},
+    {"inspect-state", "Show what is in a file of export-state; needs no server",
+     "calibctl session inspect-state resnet50.state", &ConfigureInspectState},
     {"set-world", "Change the number of ranks that take part in synchronous steps",
      "calibctl session set-world resnet50 --world-size 4", ConfigureSetWorld},
 };

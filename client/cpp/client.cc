@@ -149,6 +149,45 @@ absl::Status Client::WatchQParams(const v1::WatchQParamsRequest& request,
   return wanted ? FromGrpcStatus(status, options_.server) : absl::OkStatus();
 }
 
+absl::Status Client::ExportState(const v1::ExportStateRequest& request,
+                                 const std::function<absl::Status(absl::string_view bytes)>& on_chunk) {
+  grpc::ClientContext context;
+  PrepareContext(options_, absl::InfiniteFuture(), &context);
+  const auto reader = stub_->stub->ExportState(&context, request);
+  v1::StateChunk chunk;
+  absl::Status taken;
+  while (taken.ok() && reader->Read(&chunk)) taken = on_chunk(chunk.data());
+  if (!taken.ok()) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  return taken.ok() ? FromGrpcStatus(status, options_.server) : taken;
+}
+
+absl::StatusOr<v1::ImportStateResponse> Client::ImportState(
+    const v1::StateImport& open, const std::function<absl::StatusOr<std::string>()>& next_chunk) {
+  grpc::ClientContext context;
+  PrepareContext(options_, absl::InfiniteFuture(), &context);
+  v1::ImportStateResponse response;
+  const auto writer = stub_->stub->ImportState(&context, &response);
+  v1::ImportStateRequest request;
+  *request.mutable_open() = open;
+  absl::Status given;
+  while (writer->Write(request)) {
+    absl::StatusOr<std::string> chunk = next_chunk();
+    given = chunk.status();
+    if (!given.ok() || chunk->empty()) break;
+    request.set_data(*std::move(chunk));
+  }
+  if (given.ok()) {
+    writer->WritesDone();
+  } else {
+    context.TryCancel();
+  }
+  const absl::Status status = FromGrpcStatus(writer->Finish(), options_.server);
+  if (!given.ok()) return given;
+  if (!status.ok()) return status;
+  return response;
+}
+
 absl::Status Client::CheckHealth() {
   grpc::ClientContext context;
   PrepareContext(options_, absl::Now() + options_.call_timeout, &context);

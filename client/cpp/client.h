@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "calib/v1/calibration_service.pb.h"
 
@@ -33,7 +34,7 @@ struct ClientOptions {
   bool retry_unavailable = true;
 };
 
-// A calibd server's unary calls. Errors carry the server's ErrorInfo (proto/codec/error.h); a server that can't be
+// A calibd server's calls, but for Observe. Errors carry the server's ErrorInfo (proto/codec/error.h); a server that can't be
 // reached gives UNAVAILABLE with its address. Thread-safe; workers that share one share its connection.
 class Client {
  public:
@@ -60,6 +61,16 @@ class Client {
   // deadline and no repetition.
   absl::Status WatchQParams(const v1::WatchQParamsRequest& request,
                             const std::function<bool(const v1::WatchQParamsResponse&)>& on_state);
+
+  // Calls `on_chunk` with the next bytes of the session's state file, at most 1 MiB; an error that it returns ends the
+  // call and is returned. No deadline and no repetition. The bytes are not checked: StateFileReader does that.
+  absl::Status ExportState(const v1::ExportStateRequest& request,
+                           const std::function<absl::Status(absl::string_view bytes)>& on_chunk);
+  // Sends what `next_chunk` gives, at most 1 MiB a time, until it gives nothing; an error that it returns ends the call,
+  // with nothing merged, and is returned. No deadline and no repetition; the caller may repeat it from the file's first
+  // byte.
+  absl::StatusOr<v1::ImportStateResponse> ImportState(const v1::StateImport& open,
+                                                      const std::function<absl::StatusOr<std::string>()>& next_chunk);
 
   // OK when the server answers SERVING to grpc.health.v1; UNAVAILABLE when it is NOT_SERVING or not there.
   absl::Status CheckHealth();

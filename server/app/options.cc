@@ -118,7 +118,8 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
   add.Count("--max-layer-name-bytes", &limits.max_layer_name_bytes, "Bytes of a layer's name");
   add.Count("--max-workers", &limits.max_workers, "Workers of one session");
   add.Count("--max-toggles", &limits.max_toggles, "Patterns of one session that observers were switched on or off by");
-  add.Count("--max-streams", &limits.max_streams, "Observe streams open at once");
+  add.Count("--max-lineage", &limits.max_lineage, "Sessions whose values state files may bring into one session");
+  add.Count("--max-streams", &limits.max_streams, "Streams of workers and of state files open at once");
   add.Count("--max-calls", &options.grpc.max_calls, "Unary calls open at once");
   add.Count("--max-streams-per-connection", &options.grpc.max_streams_per_connection, "Calls open on one connection");
   constexpr uint64_t kAny = std::numeric_limits<int64_t>::max();

@@ -46,6 +46,7 @@ struct Counters {
   std::atomic<int64_t> sessions{0};
   std::atomic<int64_t> layers{0};
   std::atomic<int64_t> state_bytes{0};
+  std::atomic<int64_t> export_bytes{0};  // of statistics that exports under way may keep in memory
   std::atomic<int64_t> streams{0};
   std::atomic<uint64_t> store_bytes{0};       // that the store's files take
   std::atomic<uint64_t> store_free_bytes{0};  // that its file system has left

@@ -19,6 +19,7 @@
 #include "server/engine/layer.h"
 #include "server/engine/limits.h"
 #include "server/engine/notices.h"
+#include "server/engine/session_state.h"
 #include "server/engine/step_contribution.h"
 #include "server/engine/step_fold.h"
 #include "server/engine/step_window.h"
@@ -206,6 +207,17 @@ class Session {
   // LAYER_NOT_FOUND, SESSION_DELETED.
   absl::StatusOr<LayerSnapshot> GetLayer(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // --- State files; see StateExport and StateImport for the callers. (session_state.cc)
+
+  // All statistics at one point between two updates, without copying them. SESSION_DELETED.
+  absl::StatusOr<StateCut> CutState() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Merges a state, whole or not at all, as one update of a worker "import-DIGEST"; the caller waits with WhenDurable
+  // before it answers. A state of this digest that is merged already is OK, in a sealed session too. With
+  // `skip_unmergeable` layers that can't be merged are left out; if that leaves none, nothing changes.
+  // SESSION_DELETED, SESSION_SEALED, SYNCHRONOUS_STEPS_OPEN, STATE_OVERLAPS, LIMIT_EXCEEDED; about a layer LAYER_SKIPPED,
+  // OBSERVER_MISMATCH, CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW, STATE_UNMERGEABLE.
+  absl::StatusOr<StateMerge> MergeState(SessionState state, bool skip_unmergeable) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // --- Checkpoints; see Engine::Checkpoint for the caller, which makes one cut at a time. (session_checkpoint.cc)
 
   struct Cut {
@@ -251,6 +263,17 @@ class Session {
   void FindLayer(LayerBinding* binding) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The same, and whether its values are to be ignored.
   bool IsIgnored(LayerBinding* binding) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // MergeState's checks of the whole, then of its limits, without a change.
+  absl::Status CheckState(const SessionState& state) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckStateLimits(const SessionState& state, size_t layers, size_t new_layers) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Checks one layer, where the state is to go: `observer` is what the rules say of it. As MergeState about a layer.
+  absl::Status CheckStateLayer(const std::string& name, const LayerStatistics& state,
+                               const std::optional<ObserverConfig>& observer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MergeStateLayer(uint32_t worker, const std::string& name, LayerStatistics state)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Status CheckSender(const StepSender& sender) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Contribute's checks of the data, without a change; then its layers, made where there are none.

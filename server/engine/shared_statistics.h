@@ -8,8 +8,9 @@
 
 namespace calib::server {
 
-// Statistics of a layer, copied on write while a checkpoint reads them, so that a cut costs no copy and ingestion goes
-// on beside it. Never empty-handed. Guarded by its session's lock, but what Share gave can be read without it.
+// Statistics of a layer, copied on write while a checkpoint or an export reads them, so that a cut costs no copy and
+// ingestion goes on beside it. Never empty-handed. Guarded by its session's lock, but what Share and Freeze gave can be
+// read without it.
 class SharedStatistics {
  public:
   explicit SharedStatistics(LayerStatistics statistics) {
@@ -21,7 +22,7 @@ class SharedStatistics {
   const LayerStatistics& operator*() const { return *current_; }
   const LayerStatistics* operator->() const { return current_.get(); }
 
-  // To change them; copies them first while they are shared. Valid until the next Share.
+  // To change them; copies them first while they are shared, or if they are frozen. Valid until the next Share or Freeze.
   LayerStatistics* Mutable() {
     if (own_ == nullptr || shared_) Take(std::make_shared<LayerStatistics>(*current_));
     return own_;
@@ -29,6 +30,11 @@ class SharedStatistics {
   // They don't change from now on, until Release.
   std::shared_ptr<const LayerStatistics> Share() {
     shared_ = true;
+    return current_;
+  }
+  // They never change again: who has them may read them for as long as it likes, and says nothing when it is done.
+  std::shared_ptr<const LayerStatistics> Freeze() {
+    own_ = nullptr;
     return current_;
   }
   // Nobody reads what Share gave any more.

@@ -1,5 +1,7 @@
 #include "server/rpc/calibration_service.h"
 
+#include "server/rpc/export_state_reactor.h"
+#include "server/rpc/import_state_reactor.h"
 #include "server/rpc/query_calls.h"
 #include "server/rpc/session_calls.h"
 #include "server/rpc/watch_reactor.h"
@@ -127,6 +129,16 @@ grpc::ServerBidiReactor<v1::ObserveRequest, v1::ObserveResponse>* CalibrationSer
 grpc::ServerWriteReactor<v1::WatchQParamsResponse>* CalibrationService::WatchQParams(
     grpc::CallbackServerContext*, const v1::WatchQParamsRequest* request) {
   return WatchReactor::Start(engine_, query_pool_, *request, max_answer_bytes_);
+}
+
+grpc::ServerWriteReactor<v1::StateChunk>* CalibrationService::ExportState(grpc::CallbackServerContext*,
+                                                                          const v1::ExportStateRequest* request) {
+  return ExportStateReactor::Start(engine_, query_pool_, request->session());
+}
+
+grpc::ServerReadReactor<v1::ImportStateRequest>* CalibrationService::ImportState(grpc::CallbackServerContext*,
+                                                                                 v1::ImportStateResponse* response) {
+  return ImportStateReactor::Start(engine_, query_pool_, response);
 }
 
 }  // namespace calib::server

@@ -20,7 +20,7 @@ class CalibrationService final : public v1::Calibration::CallbackService {
  public:
   struct Options {
     ThreadPool* ingest_pool;      // messages of Observe streams
-    ThreadPool* query_pool;       // unary calls and watches
+    ThreadPool* query_pool;       // all other calls
     size_t max_read_bytes;        // see ReadBudget
     size_t max_calls;             // see UnaryCalls
     size_t max_answer_bytes;      // see QueryLimits
@@ -56,6 +56,10 @@ class CalibrationService final : public v1::Calibration::CallbackService {
   grpc::ServerBidiReactor<v1::ObserveRequest, v1::ObserveResponse>* Observe(grpc::CallbackServerContext*) override;
   grpc::ServerWriteReactor<v1::WatchQParamsResponse>* WatchQParams(grpc::CallbackServerContext*,
                                                                    const v1::WatchQParamsRequest* request) override;
+  grpc::ServerWriteReactor<v1::StateChunk>* ExportState(grpc::CallbackServerContext*,
+                                                        const v1::ExportStateRequest* request) override;
+  grpc::ServerReadReactor<v1::ImportStateRequest>* ImportState(grpc::CallbackServerContext*,
+                                                               v1::ImportStateResponse* response) override;
 
  private:
   Engine* const engine_;

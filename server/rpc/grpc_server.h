@@ -48,7 +48,7 @@ struct GrpcServerOptions {
   // grpc.reflection.v1alpha.
   bool reflection = false;
 
-  // Threads that process Observe messages, and that run unary calls and watches; 0: one a core, at least 2.
+  // Threads that process Observe messages, and that run all other calls; 0: one a core, at least 2.
   int ingest_threads = 0;
   int query_threads = 0;
 };

@@ -25,6 +25,8 @@ enum class Method : size_t {
   kCompareMethods,
   kGetStatistics,
   kWatchQParams,
+  kExportState,
+  kImportState,
 };
 
 // REQUIRES: one of gRPC's 17 codes.

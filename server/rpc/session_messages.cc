@@ -10,16 +10,19 @@ namespace {
 
 constexpr int kMaxMissingRanks = 64;
 
+void FillTimestamp(absl::Time time, google::protobuf::Timestamp* message) {
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  message->set_seconds(seconds);
+  message->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
+}
+
 }  // namespace
 
 void FillSession(const Session::Summary& summary, absl::Duration now, v1::Session* message) {
   const SessionRecord& record = summary.record;
   message->set_name(record.name);
   *message->mutable_config() = EncodeSessionConfig(record.config);
-  const int64_t seconds = absl::ToUnixSeconds(record.create_time);
-  message->mutable_create_time()->set_seconds(seconds);
-  message->mutable_create_time()->set_nanos(
-      static_cast<int32_t>(absl::ToInt64Nanoseconds(record.create_time - absl::FromUnixSeconds(seconds))));
+  FillTimestamp(record.create_time, message->mutable_create_time());
   message->set_sealed(record.sealed);
   message->set_layer_count(summary.layer_count);
   message->set_worker_count(summary.worker_count);
@@ -28,6 +31,13 @@ void FillSession(const Session::Summary& summary, absl::Duration now, v1::Sessio
   message->set_values_ignored(record.values_ignored);
   message->set_state_bytes(summary.state_bytes);
   message->set_incomplete(summary.incomplete);
+  message->set_uid(record.uid);
+  FillTimestamp(record.update_time, message->mutable_update_time());
+  for (const ImportedState& known : record.imports) {
+    v1::ImportedState* const imported = message->add_imported();
+    imported->set_digest(known.digest);
+    imported->set_sessions(known.lineage.size());
+  }
   if (record.steps.world_epoch == 0) return;
   v1::SynchronousStatus* const steps = message->mutable_synchronous();
   steps->mutable_world()->set_epoch(record.steps.world_epoch);

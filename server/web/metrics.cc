@@ -94,7 +94,8 @@ std::vector<prometheus::MetricFamily> MetricsCollector::Collect() const {
       Gauge("calibd_sessions", "Sessions.", c.sessions),
       Gauge("calibd_layers", "Layers of all sessions.", c.layers),
       Gauge("calibd_state_bytes", "Memory that the statistics of all sessions take.", c.state_bytes),
-      Gauge("calibd_streams", "Observe streams open now.", c.streams),
+      Gauge("calibd_export_bytes", "Memory of statistics that exports under way may hold.", c.export_bytes),
+      Gauge("calibd_streams", "Streams of workers and of state files open now.", c.streams),
       Gauge("calibd_store_bytes", "Disk space that the store's files take.", c.store_bytes),
       Gauge("calibd_store_free_bytes", "Disk space left on the store's file system.", c.store_free_bytes),
   };

@@ -55,6 +55,7 @@ class TemporaryFolder {
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
+  const std::string& path() const { return path_; }
   // Writes a file and returns its path.
   std::string Write(const std::string& name, const std::string& content) const;
 

@@ -59,6 +59,8 @@ TEST(MethodTest, NumbersAreTheDescriptors) {
   EXPECT_EQ(static_cast<size_t>(Method::kCompareMethods), index("CompareMethods"));
   EXPECT_EQ(static_cast<size_t>(Method::kGetStatistics), index("GetStatistics"));
   EXPECT_EQ(static_cast<size_t>(Method::kWatchQParams), index("WatchQParams"));
+  EXPECT_EQ(static_cast<size_t>(Method::kExportState), index("ExportState"));
+  EXPECT_EQ(static_cast<size_t>(Method::kImportState), index("ImportState"));
   EXPECT_LE(service->method_count(), static_cast<int>(Counters::kRpcs));
 }
 

@@ -1,0 +1,77 @@
+#include "client/cli/output_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+
+namespace calib::cli {
+namespace {
+
+absl::Status ExistsError(const std::string& path) {
+  return absl::AlreadyExistsError(absl::StrCat(path, ": exists; give --force to replace it, or choose another name"));
+}
+
+std::string FolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& path, bool overwrite) {
+  if (path == "-") return std::unique_ptr<OutputFile>(new OutputFile(path, "", STDOUT_FILENO, overwrite));
+  struct stat found;
+  if (stat(path.c_str(), &found) == 0) {
+    if (!S_ISREG(found.st_mode)) return absl::FailedPreconditionError(absl::StrCat(path, ": is not a plain file"));
+    if (!overwrite) return ExistsError(path);
+  }
+  std::string temporary_path = absl::StrCat(path, ".part-", getpid());
+  const int file = open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (file < 0) return absl::ErrnoToStatus(errno, temporary_path);
+  return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary_path), file, overwrite));
+}
+
+OutputFile::~OutputFile() {
+  if (temporary_path_.empty()) return;
+  close(file_);
+  if (!committed_) unlink(temporary_path_.c_str());
+}
+
+absl::Status OutputFile::Error() const { return absl::ErrnoToStatus(errno, path_ == "-" ? "standard output" : path_); }
+
+absl::Status OutputFile::Write(absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(file_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return Error();
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OutputFile::Commit() {
+  if (temporary_path_.empty()) return absl::OkStatus();
+  if (fsync(file_) != 0) return Error();
+  if (overwrite_) {
+    if (rename(temporary_path_.c_str(), path_.c_str()) != 0) return Error();
+  } else {
+    // Unlike rename, this does not replace what came there meanwhile.
+    if (link(temporary_path_.c_str(), path_.c_str()) != 0) return errno == EEXIST ? ExistsError(path_) : Error();
+    unlink(temporary_path_.c_str());
+  }
+  committed_ = true;
+  const int folder = open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return Error();
+  const bool synced = fsync(folder) == 0;
+  const int error = errno;
+  close(folder);
+  errno = error;
+  return synced ? absl::OkStatus() : Error();
+}
+
+}  // namespace calib::cli
