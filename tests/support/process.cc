@@ -99,11 +99,20 @@ void Process::Collect(int out, int err) {
 
 bool Process::WaitForOutput(const std::string& text, absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
+  return WaitForText(result_.out, text, timeout);
+}
+
+bool Process::WaitForError(const std::string& text, absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return WaitForText(result_.err, text, timeout);
+}
+
+bool Process::WaitForText(const std::string& stream, const std::string& text, absl::Duration timeout) {
   const auto found = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return ended_ || result_.out.find(text) != std::string::npos;
+    return ended_ || stream.find(text) != std::string::npos;
   };
   mutex_.AwaitWithTimeout(absl::Condition(&found), timeout);
-  return result_.out.find(text) != std::string::npos;
+  return stream.find(text) != std::string::npos;
 }
 
 std::string Process::WaitForAddress(const std::string& name, absl::Duration timeout) {
@@ -119,6 +128,13 @@ std::string Process::WaitForAddress(const std::string& name, absl::Duration time
 void Process::Signal(int number) {
   absl::MutexLock lock(&mutex_);
   if (!ended_) kill(pid_, number);
+}
+
+void Process::AwaitStop() {
+  siginfo_t info;
+  while (running() && waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WEXITED | WNOWAIT) != 0 &&
+         errno == EINTR) {
+  }
 }
 
 ProcessResult Process::Wait(absl::Duration timeout) {
@@ -137,6 +153,11 @@ bool Process::running() const {
 std::string Process::out() const {
   absl::MutexLock lock(&mutex_);
   return result_.out;
+}
+
+std::string Process::err() const {
+  absl::MutexLock lock(&mutex_);
+  return result_.err;
 }
 
 void Process::Die(const std::string& what) const {
