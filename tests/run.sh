@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does everything on a fresh Debian 12, as root or with sudo: installs packages, builds, runs every test but the slow ones.
+# Does everything on a fresh Debian 12, as root or with sudo: installs packages, builds, runs every test but slow ones.
 # usage: tests/run.sh [--list] [STAGE...]        with stages named: only those, in the order given
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -84,7 +84,7 @@ stage_tsan() { run_sanitized build-tsan thread "quant;engine" setarch "$(uname -
 
 stage_bench-smoke() { python3 tests/bench/run.py --quick --build build; }
 
-stage_slow() { ctest --test-dir build --build-config slow --label-regex slow --no-tests=error 2>&1 | tee build/slow.log; }
+stage_slow() { ctest --test-dir build -C slow -L slow --no-tests=error 2>&1 | tee build/slow.log; }
 
 # sources PATTERN...: our C++ files of these names, each ended by a zero byte.
 sources() {

@@ -1,6 +1,6 @@
-// What durability costs ingestion: 8 streams of histogram updates into one session of a calibd that keeps it in memory and
-// makes no checkpoints of its own, and of one that commits to RocksDB every second, in turn; medians of the ratios. A
-// repetition ends when everything was acknowledged as durable.
+// What durability costs ingestion: 8 streams of histogram updates into one session of a calibd that keeps it in memory
+// and makes no checkpoints of its own, and of one that commits to RocksDB every second, in turn; medians of the ratios.
+// A repetition ends when everything was acknowledged as durable.
 
 #include <CLI/CLI.hpp>
 #include <chrono>

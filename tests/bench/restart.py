@@ -3,9 +3,9 @@
 
     python3 tests/bench/restart.py [--build build] [--quick]
 
-fill_store writes the store through the server's own Store, 1,000 sessions of 100 layers with histograms of some 30 pages
-each. Then calibd is started on it several times, and killed each time once it is ready; medians. The store is in the page
-cache: the disk's own speed is not measured.
+fill_store writes the store through the server's own Store, 1,000 sessions of 100 layers with histograms of some 30
+pages each. Then calibd is started on it several times, and killed each time once it is ready; medians. The store is in
+the page cache: the disk's own speed is not measured.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-// The kill points of the program calibd_kill_points. The environment variable CALIBD_KILL_POINT has entries NAME:N:kill and
-// NAME:N:stop, separated by commas: the N-th time that the point NAME is reached, the process kills itself, or prints
-// "stopped at NAME" to stdout and stops itself until SIGCONT. NAME:0:count does neither, and prints "reached NAME" the
-// first time.
+// The kill points of the program calibd_kill_points. The environment variable CALIBD_KILL_POINT has entries NAME:N:kill
+// and NAME:N:stop, separated by commas: the N-th time that the point NAME is reached, the process kills itself, or
+// prints "stopped at NAME" to stdout and stops itself until SIGCONT. NAME:0:count does neither, and prints "reached
+// NAME" the first time.
 
 #include <signal.h>
 #include <unistd.h>

@@ -48,6 +48,7 @@ void CrashScene::StartServer(const std::string& kill_point, const std::vector<st
 void CrashScene::AwaitServerKill() {
   const ProcessResult result = server_->Wait(kLongestWait);
   EXPECT_EQ(result.exit_code, 128 + SIGKILL) << result.err;
+  proxy_.SetServerPort(kNoPort);  // which another test's server may get
 }
 
 void CrashScene::KillServer() {

@@ -26,8 +26,8 @@ struct CrashSceneOptions {
   std::string store;         // folder of the store; empty: one of its own
 };
 
-// One server program over one store folder, started again and again; workers that reach it through one proxy, and so need
-// not know where it is. What is expected of the server is checked by gtest's EXPECT.
+// One server program over one store folder, started again and again; workers that reach it through one proxy, and so
+// need not know where it is. What is expected of the server is checked by gtest's EXPECT.
 class CrashScene {
  public:
   static constexpr char kSession[] = "crash";

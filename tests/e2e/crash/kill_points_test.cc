@@ -110,7 +110,7 @@ TEST(KillPointsTest, EveryOneIsReached) {
   scene.AwaitWorkers();
   DeleteOneSession(&scene.client());
   for (const char* const name : kill_points::kAll) {
-    EXPECT_TRUE(scene.server().WaitForOutput(absl::StrCat("reached ", name, "\n"), absl::Seconds(20))) << name;
+    ASSERT_TRUE(scene.server().WaitForOutput(absl::StrCat("reached ", name, "\n"), absl::Seconds(20))) << name;
   }
 }
 

@@ -28,8 +28,8 @@ absl::StatusOr<ServerState> ReadServerState(client::Client* client, const std::s
 // Bit for bit; the failure names the layers that differ.
 testing::AssertionResult SameStatistics(const SessionStatistics& expected, const SessionStatistics& actual);
 
-// Whether `actual` holds all of `least` and nothing but `greatest`: layer by layer, channel by channel, every counter, and
-// the extremes.
+// Whether `actual` holds all of `least` and nothing but `greatest`: layer by layer, channel by channel, every counter,
+// and the extremes.
 testing::AssertionResult Within(const SessionStatistics& least, const SessionStatistics& actual,
                                 const SessionStatistics& greatest);
 

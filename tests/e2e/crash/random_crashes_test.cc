@@ -1,5 +1,5 @@
-// Runs in which a seed decides when the server and the workers are killed. The environment variable CALIB_CRASH_RUNS says
-// how many, CALIB_CRASH_SEED where to begin: a run that failed is repeated with its own seed.
+// Runs in which a seed decides when the server and the workers are killed. The environment variable CALIB_CRASH_RUNS
+// says how many, CALIB_CRASH_SEED where to begin: a run that failed is repeated with its own seed.
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -31,7 +31,7 @@ class CrashRun {
   explicit CrashRun(uint64_t seed)
       : rng_(seed),
         merges_(rng_() % 2 == 0),
-        scene_({.seed = seed, .steps = merges_ ? 150u : 50u, .flush_every = merges_ ? kMergedSteps : 1}) {}
+        scene_({.seed = seed, .steps = merges_ ? 300u : 80u, .flush_every = merges_ ? kMergedSteps : 1}) {}
 
   void Run() {
     scene_.StartServer();
@@ -47,6 +47,7 @@ class CrashRun {
       }
       scene_.AwaitServerKill();
       kill_point = crash < crashes && rng_() % 2 == 0 ? KillPoint() : "";
+      if (rng_() % 4 == 0) CrashAtOpen();
       scene_.RestartAndCheck(kill_point);
     }
     if (!merges_ && rng_() % 2 == 0) RestartWorker();
@@ -54,6 +55,12 @@ class CrashRun {
   }
 
  private:
+  void CrashAtOpen() {
+    const char* const name = rng_() % 2 == 0 ? server::kill_points::kOpenBegin : server::kill_points::kOpenEnd;
+    const std::string entry = absl::StrCat("CALIBD_KILL_POINT=", name, ":1:kill");
+    EXPECT_EQ(RunProcess(scene_.ServerCommand(), {entry}).exit_code, 128 + SIGKILL);
+  }
+
   // A place that the server comes to with what is left to do.
   std::string KillPoint() {
     const bool apply = rng_() % 3 == 0;

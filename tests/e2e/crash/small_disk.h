@@ -7,8 +7,8 @@
 
 namespace calib::test {
 
-// A file system of bounded size (tmpfs), which the calling thread, and the threads and processes that it starts from then
-// on, see alone.
+// A file system of bounded size (tmpfs), which the calling thread, and the threads and processes that it starts from
+// then on, see alone.
 class SmallDisk {
  public:
   // Mounts it at `path`, which is made.

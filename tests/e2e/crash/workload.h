@@ -12,8 +12,8 @@
 
 namespace calib::test {
 
-// What the workers of the crash tests observe. The seed, the worker's number and the step's number decide everything, so
-// that whoever knows how many steps were taken can tell what they add up to, by quant/ alone.
+// What the workers of the crash tests observe. The seed, the worker's number and the step's number decide everything,
+// so that whoever knows how many steps were taken can tell what they add up to, by quant/ alone.
 
 // One step: one tensor of one layer, small enough to be one message.
 struct WorkStep {
