@@ -32,7 +32,7 @@ class DiskTest : public testing::Test {
   }
 
   const TemporaryFolder folder_;
-  SmallDisk disk_{folder_.path() + "/disk", 512};
+  SmallDisk disk_{folder_.path() + "/disk", 256};
   CrashScene scene_{{.seed = 10, .workers = 4, .steps = 400, .store = folder_.path() + "/disk/store"}};
 };
 
@@ -57,7 +57,7 @@ TEST_F(DiskTest, AFullDiskStopsAcknowledgementsUntilThereIsRoom) {
   flush.set_session(CrashScene::kSession);
   const absl::Status flushed = client.Flush(flush).status();
   EXPECT_TRUE(absl::IsUnavailable(flushed)) << flushed;
-  EXPECT_THAT(flushed.message(), HasSubstr("No space left on device"));
+  EXPECT_THAT(flushed.message(), HasSubstr("no space left on its file system"));
   EXPECT_EQ(scene_.Durable(), durable);
 
   disk_.MakeRoom();
