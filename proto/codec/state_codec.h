@@ -9,8 +9,9 @@
 
 namespace calib {
 
-// The whole state of one layer's observer, as stores and state files keep it: a StatisticsBatch of one layer, with handle 0,
-// that StatisticsWriter::Add has written; empty for a layer that has no channels. Equal states are equal batches.
+// The whole state of one layer's observer, as stores and state files keep it: a StatisticsBatch of one layer, with
+// handle 0, that StatisticsWriter::Add has written; empty for a layer that has no channels. Equal states are equal
+// batches.
 //
 // Reads one back. INVALID_ARGUMENT, saying which row and why, when no observer of this config can be in such a state:
 // nothing of a damaged or forged batch is taken over unchecked.

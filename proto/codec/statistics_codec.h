@@ -19,7 +19,7 @@ namespace calib {
 struct RowView {
   Range range;
   const v1::Bfloat16Histogram* histogram = nullptr;   // null without one; ViewHistogram reads it
-  const v1::ReferenceHistogram* reference = nullptr;  // a step's counts; null without
+  const v1::ReferenceHistogram* reference = nullptr;  // a step's counts, or a state; null without
 };
 
 // A histogram message as quant's view; borrows from it.
@@ -31,6 +31,13 @@ struct LayerView {
   absl::Span<const RowView> rows;
 };
 
+// What a batch is. Columns that the server alone has anything to say in (ema, learned, passive, what a reference histogram
+// holds beside its counts) are refused in an update and read in a state.
+enum class BatchForm : uint8_t {
+  kUpdate,  // what a client adds
+  kState,   // what observers hold, as StatisticsWriter::Add writes it
+};
+
 // A StatisticsBatch that was checked. Borrows from the message, which must outlive it. Reusable: Decode again.
 // Allocates nothing for batches of up to kKeptRows rows once a batch as large was seen; the memory of larger ones is
 // not kept.
@@ -38,10 +45,12 @@ class StatisticsReader {
  public:
   static constexpr size_t kKeptRows = 65536;
 
+  explicit StatisticsReader(BatchForm form = BatchForm::kUpdate) : form_(form) {}
+
   // Checks everything that can be checked without knowing the layers: column lengths, handles strictly increasing,
   // ranges (min <= max, finite, not -0; zero without values), that each histogram column has an entry for each row of
-  // the layers that own entries, each histogram (ValidatePacked) and each step's counts. `kind_of(handle)` tells a
-  // layer's ObserverKind; it is asked before anything is checked, so about any handle. Nothing is kept on error:
+  // the layers that own entries, each histogram (ValidatePacked) and, in an update, each step's counts; of a state's
+  // ema, reference_histogram, learned and passive no more than their number. `kind_of(handle)` tells a layer's ObserverKind; it is asked before anything is checked, so about any handle. Nothing is kept on error:
   // STATISTICS_INCONSISTENT, HISTOGRAM_INVALID, COUNT_OVERFLOW, naming layer handle and row.
   template <typename KindOf>
   absl::Status Decode(const v1::StatisticsBatch& batch, const KindOf& kind_of) {
@@ -56,8 +65,11 @@ class StatisticsReader {
  private:
   absl::Status DecodeRows(const v1::StatisticsBatch& batch);
   absl::Status CheckColumns(const v1::StatisticsBatch& batch) const;
+  absl::Status CheckServerColumns(const v1::StatisticsBatch& batch, uint64_t rows, uint64_t emas,
+                                  uint64_t passives) const;
   void MakeLayers(const v1::StatisticsBatch& batch);
 
+  const BatchForm form_;
   std::vector<ObserverKind> kinds_;  // of each layer
   std::vector<RowView> rows_;
   std::vector<LayerView> layers_;

@@ -28,6 +28,13 @@ absl::Status CheckLength(absl::string_view column, int length, uint64_t rows) {
                                    " rows; every column needs one entry a row"));
 }
 
+// Of a column that only rows of one kind of observer have.
+absl::Status CheckEntries(absl::string_view column, int length, absl::string_view observer, uint64_t rows) {
+  if (static_cast<uint64_t>(length) == rows) return absl::OkStatus();
+  return Inconsistent(absl::StrCat("column `", column, "` has ", length, " entries, but the layers with ", observer,
+                                   " observer have ", rows, " rows; send one for each of these rows"));
+}
+
 // Integers in the order of the floats that they spell, -0 at -1. Floats are told by their bits because a thread may be
 // in a mode in which comparisons take subnormals for zero.
 int32_t Ordered(float value) {
@@ -158,6 +165,8 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
   uint64_t rows = 0;
   uint64_t histograms = 0;
   uint64_t references = 0;
+  uint64_t emas = 0;
+  uint64_t passives = 0;
   for (int i = 0; i < batch.layer_size(); ++i) {
     const uint64_t channels = has_channels ? batch.channels(i) : 1;
     if (channels == 0) {
@@ -168,6 +177,8 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
     rows += channels;
     if (CollectsHistogram(kinds_[i])) histograms += channels;
     if (kinds_[i] == ObserverKind::kReferenceHistogram) references += channels;
+    if (kinds_[i] == ObserverKind::kEma) emas += channels;
+    if (kinds_[i] == ObserverKind::kPassive) passives += channels;
   }
   if (absl::Status status = CheckLength("count", batch.count_size(), rows); !status.ok()) return status;
   if (absl::Status status = CheckLength("min", batch.min_size(), rows); !status.ok()) return status;
@@ -178,16 +189,28 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
   if (absl::Status status = check_optional("nan", batch.nan()); !status.ok()) return status;
   if (absl::Status status = check_optional("positive_infinity", batch.positive_infinity()); !status.ok()) return status;
   if (absl::Status status = check_optional("negative_infinity", batch.negative_infinity()); !status.ok()) return status;
-  if (static_cast<uint64_t>(batch.histogram_size()) != histograms) {
-    return Inconsistent(absl::StrCat("column `histogram` has ", batch.histogram_size(),
-                                     " entries, but the layers with "
-                                     "a histogram observer have ",
-                                     histograms, " rows; send one for each of these rows"));
+  if (absl::Status status = CheckEntries("histogram", batch.histogram_size(), "a histogram", histograms);
+      !status.ok()) {
+    return status;
   }
-  if (static_cast<uint64_t>(batch.reference_histogram_size()) != references) {
-    return Inconsistent(absl::StrCat("column `reference_histogram` has ", batch.reference_histogram_size(),
-                                     " entries, but the layers with a reference histogram observer have ", references,
-                                     " rows; send one for each of these rows"));
+  if (absl::Status status =
+          CheckEntries("reference_histogram", batch.reference_histogram_size(), "a reference histogram", references);
+      !status.ok()) {
+    return status;
+  }
+  return CheckServerColumns(batch, rows, emas, passives);
+}
+
+absl::Status StatisticsReader::CheckServerColumns(const v1::StatisticsBatch& batch, uint64_t rows, uint64_t emas,
+                                                  uint64_t passives) const {
+  if (form_ == BatchForm::kState) {
+    if (absl::Status status = CheckEntries("ema", batch.ema_size(), "an ema", emas); !status.ok()) return status;
+    if (absl::Status status = CheckEntries("passive", batch.passive_size(), "a passive", passives); !status.ok()) {
+      return status;
+    }
+    if (static_cast<uint64_t>(batch.learned_size()) <= rows) return absl::OkStatus();
+    return Inconsistent(
+        absl::StrCat("column `learned` has ", batch.learned_size(), " entries for the batch's ", rows, " rows"));
   }
   if (!batch.ema().empty()) {
     return Inconsistent(
@@ -195,6 +218,9 @@ absl::Status StatisticsReader::CheckColumns(const v1::StatisticsBatch& batch) co
   }
   if (!batch.learned().empty()) {
     return Inconsistent("column `learned` is not empty; what is learned is the server's to tell, send gradients");
+  }
+  if (!batch.passive().empty()) {
+    return Inconsistent("column `passive` is not empty; a passive observer's parameters are set with SetQParams");
   }
   return absl::OkStatus();
 }
@@ -233,7 +259,7 @@ absl::Status StatisticsReader::DecodeRows(const v1::StatisticsBatch& batch) {
         status = RangeError(columns, layer, row, batch_row);
       } else if (view.histogram != nullptr) {
         status = CheckHistogram(layer, row, view);
-      } else if (view.reference != nullptr) {
+      } else if (view.reference != nullptr && form_ == BatchForm::kUpdate) {
         status = CheckStepCounts(layer, row, *view.reference);
       }
     }

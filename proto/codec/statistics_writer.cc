@@ -66,6 +66,11 @@ void StatisticsWriter::Add(uint32_t handle, const LayerStatistics& statistics, v
       histogram->set_max(reference.empty() ? 0 : reference.range().max);
     }
     if (channel.learned.has_value()) AddLearned(*channel.learned, batch);
+    if (channel.passive.has_value()) {
+      v1::PassiveParams* const passive = batch->add_passive();
+      passive->set_scale(channel.passive->scale);
+      passive->set_zero_point(channel.passive->zero_point);
+    }
     if (!channel.histogram.has_value()) continue;
     Pack(*channel.histogram, &packed_);
     v1::Bfloat16Histogram* const histogram = batch->add_histogram();

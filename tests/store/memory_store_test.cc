@@ -14,6 +14,7 @@ namespace {
 class MemoryPlace : public StorePlace {
  public:
   std::unique_ptr<Store> NewStore() override { return std::make_unique<View>(&memory_); }
+  bool takes_over() const override { return true; }
 
  private:
   class View : public Store {

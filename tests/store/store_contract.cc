@@ -2,82 +2,34 @@
 
 #include <map>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "tests/store/checkpoints.h"
 
 namespace calib::server::test {
 namespace {
 
 std::shared_ptr<const LayerStatistics> Counted(uint32_t key, uint64_t count) {
-  LayerStatistics statistics{ObserverConfig{}};
+  LayerStatistics statistics(ObserverConfig{.mantissa_bits = 5});
   statistics.SetChannelCount(1).IgnoreError();
   ChannelStatistics& channel = statistics.mutable_channels()[0];
   channel.histogram->AddKey(key, count);
-  channel.range = {.min = 1, .max = 2, .count = count, .nan = 3, .positive_infinity = 4, .negative_infinity = 5};
+  const auto value = static_cast<float>(BinBegin(key, 5));
+  channel.range = {
+      .min = value, .max = value, .count = count, .nan = 3, .positive_infinity = 4, .negative_infinity = 5};
   return std::make_shared<const LayerStatistics>(std::move(statistics));
 }
 
-std::shared_ptr<const LayerStatistics> MinMaxOfChannels(size_t channels) {
-  LayerStatistics statistics({.kind = ObserverKind::kMinMax, .channel_axis = -1});
-  statistics.SetChannelCount(channels).IgnoreError();
-  statistics.mutable_channels()[0].range = {.min = -3, .max = 7, .count = ~uint64_t{0}};
-  return std::make_shared<const LayerStatistics>(std::move(statistics));
+std::shared_ptr<const LayerStatistics> Empty() {
+  return std::make_shared<const LayerStatistics>(ObserverConfig{.mantissa_bits = 5});
 }
 
-SessionCheckpoint Checkpoint(const std::string& name) {
-  SessionCheckpoint checkpoint;
-  checkpoint.session = {
-      .name = name,
-      .config = {.rules = ObserverRules({{"skip*", std::nullopt, {}}, {"*", ObserverConfig{.mantissa_bits = 5}, {}}}),
-                 .mantissa_bits = 5},
-      .create_time = absl::FromUnixSeconds(1700000000),
-      .updates_applied = 1};
-  return checkpoint;
-}
-
-// As text, to compare; workers and layers in any order.
-std::string Describe(const SessionCheckpoint& checkpoint) {
-  const SessionRecord& session = checkpoint.session;
-  std::string text =
-      absl::StrCat(session.name, " bits ", session.config.mantissa_bits, " rules ", session.config.rules.rules().size(),
-                   " at ", absl::FormatTime(session.create_time), " sealed ", session.sealed, " updates ",
-                   session.updates_applied, " ignored ", session.values_ignored, "\n");
-  for (const auto& toggle : session.toggles) absl::StrAppend(&text, "toggle ", toggle.pattern, toggle.enabled, "\n");
-  std::map<std::string, std::string> lines;
-  for (const WorkerRecord& worker : checkpoint.workers) {
-    lines["worker " + worker.id] =
-        absl::StrCat(worker.display_name, " ", worker.ordinal, " ", worker.incarnation, " ", worker.applied);
-  }
-  for (const LayerRecord& layer : checkpoint.layers) {
-    std::string& line = lines["layer " + layer.name];
-    for (const uint32_t worker : layer.workers) absl::StrAppend(&line, worker, " ");
-    absl::StrAppend(&line, "kind ", static_cast<int>(layer.statistics->config().kind), " axis ",
-                    layer.statistics->config().channel_axis.value_or(99));
-    for (const ChannelStatistics& channel : layer.statistics->channels()) {
-      const Range& range = channel.range;
-      absl::StrAppend(&line, " [", range.min, " ", range.max, " ", range.count, " ", range.nan, " ",
-                      range.positive_infinity, " ", range.negative_infinity);
-      if (channel.histogram.has_value()) {
-        for (uint32_t key = 0; key < 65536; ++key) {
-          if (const uint64_t count = channel.histogram->count(key); count > 0)
-            absl::StrAppend(&line, " ", key, ":", count);
-        }
-      }
-      absl::StrAppend(&line, "]");
-    }
-  }
-  for (const auto& [key, value] : lines) absl::StrAppend(&text, key, " ", value, "\n");
-  return text;
-}
-
-std::vector<std::string> DescribeAll(Store* store) {
+std::string DescribeAll(Store* store) {
   const absl::StatusOr<std::vector<SessionCheckpoint>> sessions = store->Load();
   EXPECT_TRUE(sessions.ok()) << sessions.status();
-  std::vector<std::string> described;
-  for (const SessionCheckpoint& session : *sessions) described.push_back(Describe(session));
-  return described;
+  return sessions.ok() ? Describe(*sessions) : "";
 }
 
 }  // namespace
@@ -99,14 +51,14 @@ TEST_P(StoreContract, StartsEmpty) {
 }
 
 TEST_P(StoreContract, LoadsWhatWasCommittedInNameOrder) {
-  SessionCheckpoint b = Checkpoint("b");
+  SessionCheckpoint b = PlainCheckpoint("b");
   b.session.sealed = true;
   b.session.toggles = {{"x*", false}, {"*", true}};
   b.session.values_ignored = 77;
   b.workers = {{.id = "w1", .display_name = "host \xc3\xa9", .ordinal = 0, .incarnation = 2, .applied = 9},
-               {.id = "a0", .ordinal = 1, .incarnation = 1, .applied = 0}};
-  b.layers = {{"layer.\xe5\xb1\xa4", Counted(0x3f80, 5), {0, 1}}, {"channels", MinMaxOfChannels(3), {1}}};
-  const SessionCheckpoint a = Checkpoint("a");
+               {.id = "a0", .ordinal = 1, .incarnation = 1, .applied = 0, .lost = 5}};
+  b.layers = {{"layer.\xe5\xb1\xa4", Counted(0x3f80 >> 2, 5), {0, 1}}, {"empty", Empty(), {1}}};
+  const SessionCheckpoint a = PlainCheckpoint("a");
   {
     const auto store = place_->NewStore();
     const uint64_t epoch = store->Open().value();
@@ -115,23 +67,57 @@ TEST_P(StoreContract, LoadsWhatWasCommittedInNameOrder) {
   }
   const auto store = place_->NewStore();
   ASSERT_TRUE(store->Open().ok());
-  const std::vector<std::string> loaded = DescribeAll(store.get());
-  ASSERT_EQ(loaded.size(), 2u);
-  EXPECT_EQ(loaded[0], Describe(a));
-  EXPECT_EQ(loaded[1], Describe(b));
+  EXPECT_EQ(DescribeAll(store.get()), Describe({a, b}));
   const std::vector<SessionCheckpoint> sessions = store->Load().value();
+  ASSERT_EQ(sessions.size(), 2u);
   EXPECT_EQ(sessions[1].session.config, b.session.config);
+}
+
+TEST_P(StoreContract, KeepsEveryFieldOfEveryObserver) {
+  Rng rng(51);
+  std::map<std::string, SessionCheckpoint> all;
+  uint64_t epoch = 0;
+  for (int round = 0; round < 6; ++round) {
+    const auto store = place_->NewStore();
+    const uint64_t last = epoch;
+    epoch = store->Open().value();
+    EXPECT_GT(epoch, last);
+    const std::vector<SessionCheckpoint> loaded = store->Load().value();
+    ASSERT_EQ(loaded.size(), all.size());
+    for (const SessionCheckpoint& session : loaded) {
+      const SessionCheckpoint& expected = all.at(session.session.name);
+      ASSERT_EQ(Describe(session), Describe(expected));
+      ASSERT_EQ(session.session.config, expected.session.config);
+    }
+    for (int commit = 0; commit < 5; ++commit) {
+      std::vector<SessionCheckpoint> changes;
+      for (const char* const name : {"a", "a.b", "b"}) {
+        if (rng() % 3 == 0) continue;
+        const auto found = all.find(name);
+        if (found != all.end()) {
+          changes.push_back(RandomChange(rng, &found->second));
+        } else {
+          changes.push_back(all.emplace(name, RandomCheckpoint(rng, name)).first->second);
+        }
+      }
+      ASSERT_TRUE(store->Commit(epoch, changes).ok());
+      if (rng() % 4 == 0 && !all.empty()) {
+        ASSERT_TRUE(store->Delete(epoch, all.begin()->first).ok());
+        all.erase(all.begin());
+      }
+    }
+  }
 }
 
 TEST_P(StoreContract, LaterCommitsReplaceWhatTheyName) {
   const auto store = place_->NewStore();
   const uint64_t epoch = store->Open().value();
-  SessionCheckpoint first = Checkpoint("s");
+  SessionCheckpoint first = PlainCheckpoint("s");
   first.workers = {{.id = "a", .ordinal = 0, .incarnation = 1, .applied = 1},
                    {.id = "b", .ordinal = 1, .incarnation = 1, .applied = 1}};
   first.layers = {{"x", Counted(100, 1), {0}}, {"y", Counted(200, 2), {0}}};
   ASSERT_TRUE(store->Commit(epoch, {first}).ok());
-  SessionCheckpoint second = Checkpoint("s");
+  SessionCheckpoint second = PlainCheckpoint("s");
   second.session.updates_applied = 2;
   second.workers = {{.id = "b", .ordinal = 1, .incarnation = 1, .applied = 2}};
   second.layers = {{"y", Counted(300, 3), {0, 1}}, {"z", Counted(400, 4), {1}}};
@@ -140,36 +126,50 @@ TEST_P(StoreContract, LaterCommitsReplaceWhatTheyName) {
   SessionCheckpoint all = second;
   all.workers = {first.workers[0], second.workers[0]};
   all.layers = {first.layers[0], second.layers[0], second.layers[1]};
-  EXPECT_EQ(DescribeAll(store.get()), std::vector<std::string>{Describe(all)});
+  EXPECT_EQ(DescribeAll(store.get()), Describe(all));
 }
 
 TEST_P(StoreContract, DeleteRemovesOneSession) {
   const auto store = place_->NewStore();
   const uint64_t epoch = store->Open().value();
-  SessionCheckpoint gone = Checkpoint("a");
+  SessionCheckpoint gone = PlainCheckpoint("a");
   gone.workers = {{.id = "w", .incarnation = 1, .applied = 1}};
   gone.layers = {{"x", Counted(1, 1), {0}}};
-  const SessionCheckpoint kept = Checkpoint("a.b");
+  const SessionCheckpoint kept = PlainCheckpoint("a.b");
   ASSERT_TRUE(store->Commit(epoch, {gone}).ok());
   ASSERT_TRUE(store->Commit(epoch, {kept}).ok());
   EXPECT_TRUE(store->Delete(epoch, "a").ok());
   EXPECT_TRUE(store->Delete(epoch, "a").ok());
-  EXPECT_EQ(DescribeAll(store.get()), std::vector<std::string>{Describe(kept)});
+  EXPECT_EQ(DescribeAll(store.get()), Describe(kept));
   // Made anew, it has nothing of its namesake.
-  ASSERT_TRUE(store->Commit(epoch, {Checkpoint("a")}).ok());
-  EXPECT_EQ(DescribeAll(store.get()), (std::vector<std::string>{Describe(Checkpoint("a")), Describe(kept)}));
+  ASSERT_TRUE(store->Commit(epoch, {PlainCheckpoint("a")}).ok());
+  EXPECT_EQ(DescribeAll(store.get()), Describe({PlainCheckpoint("a"), kept}));
 }
 
-TEST_P(StoreContract, OlderEpochsAreFenced) {
-  const auto store = place_->NewStore();
+TEST_P(StoreContract, OneServerAtATimeCommits) {
+  auto store = place_->NewStore();
   const uint64_t old_epoch = store->Open().value();
-  ASSERT_TRUE(store->Commit(old_epoch, {Checkpoint("kept")}).ok());
+  ASSERT_TRUE(store->Commit(old_epoch, {PlainCheckpoint("kept")}).ok());
+  for (const uint64_t other : {old_epoch - 1, old_epoch + 1}) {
+    EXPECT_EQ(store->Commit(other, {PlainCheckpoint("late")}).code(), absl::StatusCode::kAborted);
+    EXPECT_EQ(store->Delete(other, "kept").code(), absl::StatusCode::kAborted);
+  }
   const auto next = place_->NewStore();
-  const uint64_t epoch = next->Open().value();
-  EXPECT_EQ(store->Commit(old_epoch, {Checkpoint("late")}).code(), absl::StatusCode::kAborted);
-  EXPECT_EQ(store->Delete(old_epoch, "kept").code(), absl::StatusCode::kAborted);
-  EXPECT_EQ(DescribeAll(next.get()), std::vector<std::string>{Describe(Checkpoint("kept"))});
-  EXPECT_TRUE(next->Commit(epoch, {Checkpoint("kept")}).ok());
+  absl::StatusOr<uint64_t> epoch = next->Open();
+  if (!place_->takes_over()) {
+    EXPECT_EQ(epoch.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_TRUE(store->Commit(old_epoch, {PlainCheckpoint("kept")}).ok());
+    store.reset();
+    epoch = next->Open();
+  }
+  ASSERT_TRUE(epoch.ok()) << epoch.status();
+  EXPECT_GT(*epoch, old_epoch);
+  if (store != nullptr) {
+    EXPECT_EQ(store->Commit(old_epoch, {PlainCheckpoint("late")}).code(), absl::StatusCode::kAborted);
+    EXPECT_EQ(store->Delete(old_epoch, "kept").code(), absl::StatusCode::kAborted);
+  }
+  EXPECT_EQ(DescribeAll(next.get()), Describe(PlainCheckpoint("kept")));
+  EXPECT_TRUE(next->Commit(*epoch, {PlainCheckpoint("kept")}).ok());
 }
 
 }  // namespace calib::server::test

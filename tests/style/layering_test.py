@@ -94,7 +94,7 @@ def check_include(root, folder, quoted, include):
         return None if library in allowed_libraries else f"{folder}/ may not use {library}"
     if not quoted:
         return None
-    if not (root / include).is_file():
+    if not (root / re.sub(r"\.pb\.h$", ".proto", include)).is_file():
         return "no such file; includes are rooted at the repository"
     target = owner(include)
     if target is None:
