@@ -116,9 +116,21 @@ bool Process::WaitForText(const std::string& stream, const std::string& text, ab
 }
 
 std::string Process::WaitForAddress(const std::string& name, absl::Duration timeout) {
-  if (!WaitForOutput(" ready ", timeout) || !WaitForOutput("\n", timeout)) Die("is not ready in time");
-  const std::string text = out();
-  const std::string line = text.substr(0, text.find('\n'));
+  const auto ready_line = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const size_t ready = result_.out.find(" ready ");
+    const size_t end = ready == std::string::npos ? ready : result_.out.find('\n', ready);
+    if (end == std::string::npos) return std::string();
+    const size_t begin = result_.out.rfind('\n', ready) + 1;  // npos + 1 is 0
+    return result_.out.substr(begin, end - begin);
+  };
+  std::string line;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || !ready_line().empty(); };
+    mutex_.AwaitWithTimeout(absl::Condition(&is_over), timeout);
+    line = ready_line();
+  }
+  if (line.empty()) Die("is not ready in time");
   const size_t begin = line.find(" " + name + "=");
   if (begin == std::string::npos) Die("prints no address " + name + ": " + line);
   const size_t value = begin + name.size() + 2;

@@ -13,6 +13,12 @@ namespace {
 constexpr int kNoPort = 1;  // refuses connections
 constexpr absl::Duration kLongestWait = absl::Minutes(2);
 
+// gRPC's sync clients look for the outcome of an attempt to connect only while a call is open, and else every 5 seconds.
+const std::string& ImpatientFolder(const TemporaryFolder& folder) {
+  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "50", /*overwrite=*/0);
+  return folder.path();
+}
+
 client::ClientOptions CallsTo(const std::string& address) {
   client::ClientOptions options;
   options.server = address;
@@ -24,7 +30,7 @@ client::ClientOptions CallsTo(const std::string& address) {
 
 CrashScene::CrashScene(const CrashSceneOptions& options)
     : options_(options),
-      store_(options.store.empty() ? folder_.path() + "/store" : options.store),
+      store_(options.store.empty() ? ImpatientFolder(folder_) + "/store" : options.store),
       proxy_(kNoPort),
       client_(std::make_unique<client::Client>(CallsTo(proxy_.address()))),
       workers_(static_cast<size_t>(options.workers)) {}

@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <ostream>
 #include <thread>
 #include <vector>
 
@@ -47,6 +48,10 @@ struct Occurrence {
   bool first;
 };
 
+void PrintTo(const Occurrence& occurrence, std::ostream* out) {
+  *out << occurrence.name << (occurrence.first ? ", first" : ", later");
+}
+
 std::vector<Occurrence> Occurrences() {
   std::vector<Occurrence> all;
   for (const char* const name : kill_points::kAll) {
@@ -86,14 +91,23 @@ TEST_P(KillPointTest, NothingIsLostOrCountedTwice) {
   }
   const int deletions = IsOf("delete") ? (first ? 1 : 3) : 0;
   scene.StartServer(Entry(first ? 1 : deletions > 0 ? deletions : IsOf("apply") ? 60 : 10));
-  std::thread clients([&] {
-    scene.CreateSession();
+  std::thread creation([&] { scene.CreateSession(); });
+  // The first checkpoint is that of the session that is made.
+  const bool kills_creation = first && (IsOf("checkpoint") || IsOf("commit"));
+  if (!kills_creation) {
+    creation.join();
     scene.StartWorkers();
+  }
+  std::thread deletion([&] {
     for (int i = 0; i < deletions; ++i) DeleteOneSession(&scene.client());
   });
   scene.AwaitServerKill();
   scene.RestartAndCheck();
-  clients.join();
+  deletion.join();
+  if (kills_creation) {
+    creation.join();
+    scene.StartWorkers();
+  }
   scene.Finish();
   ExpectNoScratch(&scene.client());
 }
