@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Does everything on a fresh Debian 12, as root or with sudo: installs packages, builds, runs every test.
+# Does everything on a fresh Debian 12, as root or with sudo: installs packages, builds, runs every test but slow ones.
 # usage: tests/run.sh [--list] [STAGE...]        with stages named: only those, in the order given
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stages=(packages style build test clang tidy asan tsan bench-smoke)
+on_request=(slow)
 buf_version=1.75.0
 # Most of a build is parsing headers of other projects: files are compiled a dozen at a time, which is cheaper than
 # precompiled headers for so few.
@@ -27,6 +28,7 @@ describe() {
     asan) echo "tests of quant, codec and engine under AddressSanitizer and UBSan, in build-asan/" ;;
     tsan) echo "tests of quant and engine under ThreadSanitizer, in build-tsan/" ;;
     bench-smoke) echo "every benchmark once, briefly" ;;
+    slow) echo "hundreds of crashes at random times, in build/; only when named" ;;
     *) return 1 ;;
   esac
 }
@@ -82,6 +84,8 @@ stage_tsan() { run_sanitized build-tsan thread "quant;engine" setarch "$(uname -
 
 stage_bench-smoke() { python3 tests/bench/run.py --quick --build build; }
 
+stage_slow() { ctest --test-dir build -C slow -L slow --no-tests=error 2>&1 | tee build/slow.log; }
+
 # sources PATTERN...: our C++ files of these names, each ended by a zero byte.
 sources() {
   local names=()
@@ -132,18 +136,21 @@ print_test_count() {
 }
 
 if [ "${1:-}" = --list ]; then
-  for stage in "${stages[@]}"; do printf '%-12s %s\n' "$stage" "$(describe "$stage")"; done
+  for stage in "${stages[@]}" "${on_request[@]}"; do printf '%-12s %s\n' "$stage" "$(describe "$stage")"; done
   exit 0
 fi
 for stage in "$@"; do
-  describe "$stage" >/dev/null || { echo "$0: there is no stage '$stage'; the stages are: ${stages[*]}" >&2; exit 2; }
+  describe "$stage" >/dev/null || {
+    echo "$0: there is no stage '$stage'; the stages are: ${stages[*]} ${on_request[*]}" >&2
+    exit 2
+  }
 done
 [ $# -eq 0 ] || stages=("$@")
 
 table=()
 logs=()
 failed=""
-rm -f build/ctest.log build-asan/ctest.log build-tsan/ctest.log
+rm -f build/ctest.log build/slow.log build-asan/ctest.log build-tsan/ctest.log
 for stage in "${stages[@]}"; do
   printf '\n=== %s: %s\n' "$stage" "$(describe "$stage")"
   started=$SECONDS
@@ -160,6 +167,7 @@ for stage in "${stages[@]}"; do
   table+=("$(printf '%-12s %-7s %5d' "$stage" "$result" $((SECONDS - started)))")
   case $stage in
     test) logs+=(build/ctest.log) ;;
+    slow) logs+=(build/slow.log) ;;
     asan | tsan) logs+=("build-$stage/ctest.log") ;;
   esac
   [ -z "$failed" ] || break

@@ -91,6 +91,18 @@ def steps(arguments):
     return json.loads(run([sys.executable, os.path.join(HERE, "steps.py"), "--build", arguments.build, *options]))
 
 
+def checkpoints(arguments):
+    """What commits to a disk cost ingestion."""
+    options = ["--repetitions", "1", "--messages", "20"] if arguments.quick else []
+    return json.loads(run([os.path.join(arguments.build, "bin", "checkpoint_bench"), *options]))
+
+
+def restart(arguments):
+    """Time to ready on a full store."""
+    options = ["--quick"] if arguments.quick else []
+    return json.loads(run([sys.executable, os.path.join(HERE, "restart.py"), "--build", arguments.build, *options]))
+
+
 def step_rows(result):
     """Rows of the table of synchronous steps."""
     rows = []
@@ -127,6 +139,8 @@ def main():
     peer = peers(arguments)
     ingestion = ingest(arguments)
     synchronous = steps(arguments)
+    checkpointing = checkpoints(arguments)
+    restarted = restart(arguments)
 
     torch = next((rate for name, rate in peer["rates"].items() if "HistogramObserver/gaussian" in name), None)
     rows = []
@@ -150,9 +164,19 @@ def main():
                 step_rows(synchronous))
     for name in synchronous["missing"]:
         print(f"  (not measured: {name} is not installed)")
+    print_table("Checkpoints: histogram updates into RocksDB with a commit each second, beside memory without any",
+                ["", "RocksDB updates/s", "memory updates/s", "overhead"],
+                [[f"{checkpointing['streams']} streams, {checkpointing['layers']} layers",
+                  f"{checkpointing['rocksdb_updates_per_s']:.0f}", f"{checkpointing['memory_updates_per_s']:.0f}",
+                  f"{100 * checkpointing['overhead']:.1f} %"]])
+    print_table("Restart on a full store", ["", "seconds to ready", "resident MiB", "store MiB"],
+                [[f"{restarted['sessions']} sessions, {restarted['layers']} layers each",
+                  f"{restarted['ready_seconds']:.2f}", f"{restarted['resident_bytes'] / 2**20:.0f}",
+                  f"{restarted['store_bytes'] / 2**20:.0f}"]])
     print()
     text = json.dumps({"elements_per_second": {**rates, **peer["rates"]},
-                       "seconds": {**seconds, **peer["seconds"]}, "ingestion": ingestion, "steps": synchronous["steps"]}, indent=2)
+                       "seconds": {**seconds, **peer["seconds"]}, "ingestion": ingestion, "steps": synchronous["steps"],
+                       "checkpoints": checkpointing, "restart": restarted}, indent=2)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             file.write(text + "\n")

@@ -1,7 +1,6 @@
 #include "tests/e2e/fleet.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <cstring>
@@ -81,21 +80,6 @@ Json CalibctlJson(const std::string& address, const std::vector<std::string>& ar
 std::vector<std::string> Join(std::vector<std::string> arguments, const std::vector<std::string>& more) {
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::string pattern = std::filesystem::temp_directory_path() / "calibd-e2e-XXXXXX";
-  path_ = mkdtemp(pattern.data());
-}
-
-TemporaryFolder::~TemporaryFolder() { std::filesystem::remove_all(path_); }
-
-std::string TemporaryFolder::Write(const std::string& name, const std::string& content) const {
-  const std::string path = path_ + "/" + name;
-  std::ofstream file(path, std::ios::binary);
-  file << content;
-  EXPECT_TRUE(file.flush()) << path;
-  return path;
 }
 
 std::string NpyText(const std::string& descr, const std::string& shape, const std::string& data) {

@@ -7,6 +7,7 @@
 
 #include "nlohmann/json.hpp"
 #include "tests/support/process.h"
+#include "tests/support/temporary_folder.h"
 
 namespace calib::test {
 
@@ -46,22 +47,6 @@ Json CalibctlJson(const std::string& address, const std::vector<std::string>& ar
 
 // Puts `more` behind `arguments`.
 std::vector<std::string> Join(std::vector<std::string> arguments, const std::vector<std::string>& more);
-
-// A fresh folder that goes away with this.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-  // Writes a file and returns its path.
-  std::string Write(const std::string& name, const std::string& content) const;
-
- private:
-  std::string path_;
-};
 
 // A version 1.0 .npy file: the header as NumPy writes it for `descr` and `shape` ("(6, 32)"), then the data.
 std::string NpyText(const std::string& descr, const std::string& shape, const std::string& data);

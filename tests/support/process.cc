@@ -99,17 +99,38 @@ void Process::Collect(int out, int err) {
 
 bool Process::WaitForOutput(const std::string& text, absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
+  return WaitForText(result_.out, text, timeout);
+}
+
+bool Process::WaitForError(const std::string& text, absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return WaitForText(result_.err, text, timeout);
+}
+
+bool Process::WaitForText(const std::string& stream, const std::string& text, absl::Duration timeout) {
   const auto found = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return ended_ || result_.out.find(text) != std::string::npos;
+    return ended_ || stream.find(text) != std::string::npos;
   };
   mutex_.AwaitWithTimeout(absl::Condition(&found), timeout);
-  return result_.out.find(text) != std::string::npos;
+  return stream.find(text) != std::string::npos;
 }
 
 std::string Process::WaitForAddress(const std::string& name, absl::Duration timeout) {
-  if (!WaitForOutput(" ready ", timeout) || !WaitForOutput("\n", timeout)) Die("is not ready in time");
-  const std::string text = out();
-  const std::string line = text.substr(0, text.find('\n'));
+  const auto ready_line = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const size_t ready = result_.out.find(" ready ");
+    const size_t end = ready == std::string::npos ? ready : result_.out.find('\n', ready);
+    if (end == std::string::npos) return std::string();
+    const size_t begin = result_.out.rfind('\n', ready) + 1;  // npos + 1 is 0
+    return result_.out.substr(begin, end - begin);
+  };
+  std::string line;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || !ready_line().empty(); };
+    mutex_.AwaitWithTimeout(absl::Condition(&is_over), timeout);
+    line = ready_line();
+  }
+  if (line.empty()) Die("is not ready in time");
   const size_t begin = line.find(" " + name + "=");
   if (begin == std::string::npos) Die("prints no address " + name + ": " + line);
   const size_t value = begin + name.size() + 2;
@@ -119,6 +140,13 @@ std::string Process::WaitForAddress(const std::string& name, absl::Duration time
 void Process::Signal(int number) {
   absl::MutexLock lock(&mutex_);
   if (!ended_) kill(pid_, number);
+}
+
+void Process::AwaitStop() {
+  siginfo_t info;
+  while (running() && waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WEXITED | WNOWAIT) != 0 &&
+         errno == EINTR) {
+  }
 }
 
 ProcessResult Process::Wait(absl::Duration timeout) {
@@ -137,6 +165,11 @@ bool Process::running() const {
 std::string Process::out() const {
   absl::MutexLock lock(&mutex_);
   return result_.out;
+}
+
+std::string Process::err() const {
+  absl::MutexLock lock(&mutex_);
+  return result_.err;
 }
 
 void Process::Die(const std::string& what) const {

@@ -37,16 +37,24 @@ class Process {
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether `text` came on stdout within `timeout`, and before the process ended.
   bool WaitForOutput(const std::string& text, absl::Duration timeout = absl::Seconds(60)) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same of stderr.
+  bool WaitForError(const std::string& text, absl::Duration timeout = absl::Seconds(60)) ABSL_LOCKS_EXCLUDED(mutex_);
   // Sends a signal, unless it has ended.
   void Signal(int number) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until a SIGSTOP that was sent, or that it said it would raise, has stopped it; or until it has ended.
+  void AwaitStop() ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until it has ended.
   ProcessResult Wait(absl::Duration timeout = absl::Seconds(60)) ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether it still runs.
   bool running() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // What it printed to stdout so far.
+  // What it printed to stdout, and to stderr, so far.
   std::string out() const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::string err() const ABSL_LOCKS_EXCLUDED(mutex_);
+  pid_t pid() const { return pid_; }
 
  private:
+  bool WaitForText(const std::string& stream, const std::string& text, absl::Duration timeout)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Collect(int out, int err) ABSL_LOCKS_EXCLUDED(mutex_);
   [[noreturn]] void Die(const std::string& what) const ABSL_LOCKS_EXCLUDED(mutex_);
 

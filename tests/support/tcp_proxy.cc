@@ -63,10 +63,12 @@ struct TcpProxy::Connection {
   int client = -1;
   int server = -1;
   std::atomic<int> running{2};
+  std::atomic<bool> cut{false};
   std::thread to_server;
   std::thread to_client;
 
-  void Cut() const {
+  void Cut() {
+    cut = true;
     shutdown(client, SHUT_RDWR);
     shutdown(server, SHUT_RDWR);
   }
@@ -108,6 +110,7 @@ void TcpProxy::CutAll() {
 
 void TcpProxy::CutAllLocked() {
   for (const auto& connection : connections_) connection->Cut();
+  changed_.notify_all();
 }
 
 void TcpProxy::SetAway(bool away) {
@@ -119,6 +122,35 @@ void TcpProxy::SetAway(bool away) {
 void TcpProxy::CutAfter(uint64_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
   cut_after_ = bytes;
+}
+
+void TcpProxy::SetDelay(std::chrono::milliseconds delay) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  delay_ = delay;
+  changed_.notify_all();
+}
+
+void TcpProxy::Hold(const Connection& connection) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto since = std::chrono::steady_clock::now();
+  const auto is_over = [&] { return connection.cut || std::chrono::steady_clock::now() >= since + delay_; };
+  while (!is_over()) changed_.wait_until(lock, since + delay_);
+}
+
+bool TcpProxy::AwaitBytes(uint64_t bytes, std::chrono::milliseconds timeout) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  return changed_.wait_for(lock, timeout, [&] { return bytes_to_server_ >= bytes; });
+}
+
+uint64_t TcpProxy::bytes_to_server() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return bytes_to_server_;
+}
+
+void TcpProxy::CountToServer(size_t size) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  bytes_to_server_ += size;
+  changed_.notify_all();
 }
 
 size_t TcpProxy::Allowance(size_t size) {
@@ -159,8 +191,10 @@ void TcpProxy::PassOn(int from, int to, bool to_server, Connection* connection) 
     const ssize_t received = recv(from, buffer.data(), buffer.size(), 0);
     if (received <= 0) break;
     const size_t size = static_cast<size_t>(received);
+    Hold(*connection);
     const size_t allowed = to_server ? Allowance(size) : size;
     if (!SendAll(to, buffer.data(), allowed)) break;
+    if (to_server) CountToServer(allowed);
     if (allowed < size) {
       const std::lock_guard<std::mutex> lock(mutex_);
       cut_after_.reset();

@@ -2,6 +2,8 @@
 #define CALIB_TESTS_SUPPORT_TCP_PROXY_H_
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -36,6 +38,13 @@ class TcpProxy {
   // Cuts all connections once `bytes` more bytes went to the server: exactly so many arrive. Happens once.
   void CutAfter(uint64_t bytes);
 
+  // Holds what it receives, in both directions, for so long before it passes it on: once for up to 64 KiB.
+  void SetDelay(std::chrono::milliseconds delay);
+
+  // Waits until `bytes` went to the server in all; false after `timeout`.
+  bool AwaitBytes(uint64_t bytes, std::chrono::milliseconds timeout);
+  uint64_t bytes_to_server() const;
+
   // Connections that were passed on so far.
   int connections() const { return connections_made_; }
   // Connections that were cut at once: while away, or because the server's port could not be reached.
@@ -49,6 +58,8 @@ class TcpProxy {
   void PassOn(int from, int to, bool to_server, Connection* connection);
   // Bytes of `size` that may go to the server before the cut.
   size_t Allowance(size_t size);
+  void Hold(const Connection& connection);
+  void CountToServer(size_t size);
 
   int listener_ = -1;
   int port_ = 0;
@@ -58,9 +69,12 @@ class TcpProxy {
   std::atomic<int> connections_made_{0};
   std::atomic<int> refusals_{0};
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;                     // the delay; connections; bytes that went to the server
   std::list<std::unique_ptr<Connection>> connections_;  // guarded by mutex_
   std::optional<uint64_t> cut_after_;                   // guarded by mutex_
+  std::chrono::milliseconds delay_{0};                  // guarded by mutex_
+  uint64_t bytes_to_server_ = 0;                        // guarded by mutex_
 
   std::thread acceptor_;
 };
