@@ -61,14 +61,14 @@ std::string ShowText(const v1::GetSessionResponse& response) {
   if (session.values_ignored() > 0) {
     absl::StrAppend(&text, FormatCount(session.values_ignored()), " values of disabled observers were ignored\n");
   }
+  const bool synchronous = session.has_synchronous();
+  if (synchronous) text += SynchronousText(session.synchronous());
   absl::StrAppend(&text, "uid ", session.uid(), ", last changed ",
                   google::protobuf::util::TimeUtil::ToString(session.update_time()), "\n");
   for (const v1::ImportedState& state : session.imported()) {
     absl::StrAppend(&text, "imported state ", state.digest(), ", with values of ", state.sessions(),
                     state.sessions() == 1 ? " session\n" : " sessions\n");
   }
-  const bool synchronous = session.has_synchronous();
-  if (synchronous) text += SynchronousText(session.synchronous());
   Table layers({{"LAYER", Table::Align::kLeft},
                 {"OBSERVER", Table::Align::kLeft},
                 {"CHANNELS"},
