@@ -12,8 +12,8 @@
 
 namespace calib::cli {
 
-// A state file to be read, more than once if need be. "-" is standard input, which is kept in a temporary file without a
-// name. Errors begin with the path. Not thread-safe.
+// A state file to be read, more than once if need be. "-" is standard input, which is kept in a temporary file without
+// a name. Errors begin with the path. Not thread-safe.
 class StateInput {
  public:
   static absl::StatusOr<std::unique_ptr<StateInput>> Open(const std::string& path);

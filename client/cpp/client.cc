@@ -154,7 +154,7 @@ absl::Status Client::ExportState(const v1::ExportStateRequest& request,
   grpc::ClientContext context;
   PrepareContext(options_, absl::InfiniteFuture(), &context);
   const auto reader = stub_->stub->ExportState(&context, request);
-  v1::StateChunk chunk;
+  v1::ExportStateResponse chunk;
   absl::Status taken;
   while (taken.ok() && reader->Read(&chunk)) taken = on_chunk(chunk.data());
   if (!taken.ok()) context.TryCancel();

@@ -34,8 +34,8 @@ struct ClientOptions {
   bool retry_unavailable = true;
 };
 
-// A calibd server's calls, but for Observe. Errors carry the server's ErrorInfo (proto/codec/error.h); a server that can't be
-// reached gives UNAVAILABLE with its address. Thread-safe; workers that share one share its connection.
+// A calibd server's calls, but for Observe. Errors carry the server's ErrorInfo (proto/codec/error.h); a server that
+// can't be reached gives UNAVAILABLE with its address. Thread-safe; workers that share one share its connection.
 class Client {
  public:
   explicit Client(ClientOptions options);
@@ -66,9 +66,9 @@ class Client {
   // call and is returned. No deadline and no repetition. The bytes are not checked: StateFileReader does that.
   absl::Status ExportState(const v1::ExportStateRequest& request,
                            const std::function<absl::Status(absl::string_view bytes)>& on_chunk);
-  // Sends what `next_chunk` gives, at most 1 MiB a time, until it gives nothing; an error that it returns ends the call,
-  // with nothing merged, and is returned. No deadline and no repetition; the caller may repeat it from the file's first
-  // byte.
+  // Sends what `next_chunk` gives, at most 1 MiB a time, until it gives nothing; an error that it returns ends the
+  // call, with nothing merged, and is returned. No deadline and no repetition; the caller may repeat it from the file's
+  // first byte.
   absl::StatusOr<v1::ImportStateResponse> ImportState(const v1::StateImport& open,
                                                       const std::function<absl::StatusOr<std::string>()>& next_chunk);
 

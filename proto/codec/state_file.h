@@ -42,8 +42,8 @@ class StateFileWriter {
   // REQUIRES: `layers` in rising name order, each observed as header.config's rules say.
   StateFileWriter(v1::StateHeader header, std::vector<StateLayer> layers);
 
-  // Appends the next piece of the file: one record, of at most kMaxStateRecordBytes. False at the end. A layer is let go
-  // once it is written. RESOURCE_EXHAUSTED, naming the layer: a channel needs a larger record.
+  // Appends the next piece of the file: one record, of at most kMaxStateRecordBytes. False at the end. A layer is let
+  // go once it is written. RESOURCE_EXHAUSTED, naming the layer: a channel needs a larger record.
   absl::StatusOr<bool> Next(std::string* bytes);
 
  private:

@@ -131,8 +131,8 @@ grpc::ServerWriteReactor<v1::WatchQParamsResponse>* CalibrationService::WatchQPa
   return WatchReactor::Start(engine_, query_pool_, *request, max_answer_bytes_);
 }
 
-grpc::ServerWriteReactor<v1::StateChunk>* CalibrationService::ExportState(grpc::CallbackServerContext*,
-                                                                          const v1::ExportStateRequest* request) {
+grpc::ServerWriteReactor<v1::ExportStateResponse>* CalibrationService::ExportState(
+    grpc::CallbackServerContext*, const v1::ExportStateRequest* request) {
   return ExportStateReactor::Start(engine_, query_pool_, request->session());
 }
 

@@ -56,8 +56,8 @@ class CalibrationService final : public v1::Calibration::CallbackService {
   grpc::ServerBidiReactor<v1::ObserveRequest, v1::ObserveResponse>* Observe(grpc::CallbackServerContext*) override;
   grpc::ServerWriteReactor<v1::WatchQParamsResponse>* WatchQParams(grpc::CallbackServerContext*,
                                                                    const v1::WatchQParamsRequest* request) override;
-  grpc::ServerWriteReactor<v1::StateChunk>* ExportState(grpc::CallbackServerContext*,
-                                                        const v1::ExportStateRequest* request) override;
+  grpc::ServerWriteReactor<v1::ExportStateResponse>* ExportState(grpc::CallbackServerContext*,
+                                                                 const v1::ExportStateRequest* request) override;
   grpc::ServerReadReactor<v1::ImportStateRequest>* ImportState(grpc::CallbackServerContext*,
                                                                v1::ImportStateResponse* response) override;
 

@@ -25,7 +25,7 @@ namespace calib::server {
 //
 // All work is done by a task on the pool; at most one is scheduled or runs. The object lives until OnDone and until the
 // last callback that holds it is gone.
-class ExportStateReactor final : public grpc::ServerWriteReactor<v1::StateChunk>,
+class ExportStateReactor final : public grpc::ServerWriteReactor<v1::ExportStateResponse>,
                                  public DrainListener,
                                  public std::enable_shared_from_this<ExportStateReactor> {
  public:
@@ -54,9 +54,9 @@ class ExportStateReactor final : public grpc::ServerWriteReactor<v1::StateChunk>
   // The task's.
   std::optional<uint64_t> stream_;  // as the engine counts it
   std::unique_ptr<StateExport> export_;
-  bool complete_ = false;  // the export has given all
-  std::string bytes_;      // of the file, not sent yet
-  v1::StateChunk chunk_;   // belongs to gRPC while writing_
+  bool complete_ = false;          // the export has given all
+  std::string bytes_;              // of the file, not sent yet
+  v1::ExportStateResponse chunk_;  // belongs to gRPC while writing_
 
   Mutex mutex_;
   std::shared_ptr<ExportStateReactor> self_ ABSL_GUARDED_BY(mutex_);  // until OnDone

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "proto/codec/config_codec.h"
+#include "proto/codec/state_file_format.h"
 #include "tests/codec/random_statistics.h"
 #include "tests/support/random_states.h"
 
@@ -230,6 +231,37 @@ TEST(StateFileTest, RecordsThatContradictEachOtherAreRefused) {
   refused({}, {{"a", layer({})}, {"a", layer({})}}, "layer \"a\": names do not rise");
   refused(SmallConfig(), {{"a", layer({})}}, "layer \"a\" is skipped by the rules");
   refused({}, {{"a", layer({.kind = ObserverKind::kMinMax})}}, "layer \"a\": ");
+}
+
+// Forged files, whose checksums are right: refused or read, whatever they say, and what is read is a state that can be.
+TEST(StateFileTest, ForgedRecordsNeverCrash) {
+  test::Rng rng(7);
+  int refused = 0;
+  for (uint64_t round = 0; round < 400; ++round) {
+    const auto [config, layers] = EveryState(1 + round % 3, 7);
+    std::string bytes = Write(config, layers);
+    // Any record but the footer, after whose change the digest would be wrong in any case.
+    std::vector<std::pair<size_t, size_t>> records;  // where payloads begin, and their sizes
+    for (size_t at = 12; at < bytes.size();) {
+      const auto length =
+          state_file::ReadLittleEndian<uint32_t>(absl::string_view(bytes).substr(at, state_file::kLengthBytes));
+      records.emplace_back(at + state_file::kLengthBytes, length);
+      at += state_file::kLengthBytes + length + state_file::kChecksumBytes;
+    }
+    const auto [payload, size] = records[rng() % (records.size() - 1)];
+    for (uint64_t i = 0; i < 1 + rng() % 4; ++i) bytes[payload + rng() % size] = static_cast<char>(rng());
+    const size_t begin = payload - state_file::kLengthBytes;
+    std::string checksum;
+    state_file::AppendLittleEndian(
+        StateChecksum(absl::string_view(bytes).substr(begin, state_file::kLengthBytes + size)), &checksum);
+    bytes.replace(payload + size, checksum.size(), checksum);
+    const ReadResult result = Read(bytes, bytes.size());
+    if (result.status.ok()) continue;
+    ++refused;
+    EXPECT_EQ(result.status.code(), absl::StatusCode::kInvalidArgument) << result.status;
+    EXPECT_THAT(std::string(result.status.message()), StartsWith("byte "));
+  }
+  EXPECT_GT(refused, 350);
 }
 
 // The format is written down: these bytes stay readable.

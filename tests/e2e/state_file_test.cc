@@ -134,6 +134,12 @@ TEST_F(StateFileTest, AFileIsThereWholeOrNotAtAll) {
   EXPECT_EQ(FilesInFolder(), std::vector<std::string>{"kept.state"});
   // Through standard output the same bytes come.
   EXPECT_EQ(CalibctlOk(server.address(), {"session", "export-state", "s", "-"}), ReadFile(kept));
+  // And through standard input they go.
+  const ProcessResult piped =
+      RunProcess({"/bin/sh", "-c", "cat \"$1\" | \"$0\" --server \"$2\" session import-state t - --create",
+                  CALIB_BIN_DIR "/calibctl", kept, server.address()});
+  EXPECT_EQ(piped.exit_code, 0) << piped.err;
+  EXPECT_THAT(piped.out, HasSubstr("merged into session t"));
 }
 
 }  // namespace

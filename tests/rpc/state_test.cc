@@ -48,7 +48,7 @@ class StateRpcTest : public RpcTest {
     request.set_session(session);
     const std::unique_ptr<grpc::ClientContext> context = TestContext();
     const auto reader = stub_->ExportState(context.get(), request);
-    v1::StateChunk chunk;
+    v1::ExportStateResponse chunk;
     file->clear();
     while (reader->Read(&chunk)) {
       file->append(chunk.data());
@@ -275,7 +275,7 @@ TEST_F(StateRpcTest, AnExportGivenUpLeavesNothing) {
   v1::ExportStateRequest request;
   request.set_session("s");
   const auto reader = stub_->ExportState(context.get(), request);
-  v1::StateChunk chunk;
+  v1::ExportStateResponse chunk;
   ASSERT_TRUE(reader->Read(&chunk));
   context->TryCancel();
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
