@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "proto/codec/error.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/engine/synchronous_fixture.h"
 
 namespace calib::server::test {
 namespace {
@@ -124,14 +125,6 @@ TEST_F(CutTest, SessionsAreCommittedTogether) {
   engine_.reset();  // before the vector
 }
 
-// Time that stands still until it is told.
-class ManualClock : public Clock {
- public:
-  absl::Time Now() const override { return now; }
-  absl::Duration Elapsed() const override { return now - absl::UnixEpoch(); }
-  absl::Time now = absl::FromUnixSeconds(1700000000);
-};
-
 TEST_F(CutTest, IdleSessionsExpire) {
   ManualClock clock;
   options_.clock = &clock;
@@ -144,10 +137,10 @@ TEST_F(CutTest, IdleSessionsExpire) {
   TestStream watched = Open("w", "watched");
   ASSERT_TRUE(engine_->Checkpoint().ok());
 
-  clock.now += absl::Hours(23);
+  clock.Advance(absl::Hours(23));
   ASSERT_TRUE(busy->SetEnabled("x", false).ok());
   ASSERT_TRUE(engine_->Checkpoint().ok());
-  clock.now += absl::Hours(1);
+  clock.Advance(absl::Hours(1));
   ASSERT_TRUE(engine_->ExpireSessions().ok());
   EXPECT_EQ(GetReason(engine_->FindSession("idle").status()), v1::ERROR_REASON_SESSION_NOT_FOUND);
   EXPECT_TRUE(engine_->FindSession("watched").ok());
@@ -157,7 +150,7 @@ TEST_F(CutTest, IdleSessionsExpire) {
 
   // What changed and is not durable does not expire, and a store that fails keeps what is due.
   watched.stream->Close();
-  clock.now += absl::Hours(24);
+  clock.Advance(absl::Hours(24));
   ASSERT_TRUE(busy->SetEnabled("y", false).ok());
   store_.FailDeletes(absl::UnavailableError("away"));
   EXPECT_EQ(GetReason(engine_->ExpireSessions()), v1::ERROR_REASON_STORE_FAILED);
@@ -170,10 +163,10 @@ TEST_F(CutTest, IdleSessionsExpire) {
   // The time of the last change is durable.
   ASSERT_TRUE(engine_->Checkpoint().ok());
   Start();
-  clock.now += absl::Hours(23);
+  clock.Advance(absl::Hours(23));
   ASSERT_TRUE(engine_->ExpireSessions().ok());
   EXPECT_TRUE(engine_->FindSession("busy").ok());
-  clock.now += absl::Hours(1);
+  clock.Advance(absl::Hours(1));
   ASSERT_TRUE(engine_->ExpireSessions().ok());
   EXPECT_FALSE(engine_->FindSession("busy").ok());
   engine_.reset();  // before the clock
@@ -186,7 +179,7 @@ TEST_F(CutTest, TheCheckpointerExpiresSessions) {
   Start();
   CreateSession("s");
   ASSERT_TRUE(engine_->Checkpoint().ok());
-  clock.now += absl::Seconds(1);
+  clock.Advance(absl::Seconds(1));
   Event deleted;
   store_.SetOnDelete([&] { deleted.Set(); });
   CreateSession("other");

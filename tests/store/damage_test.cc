@@ -14,7 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/store/checkpoints.h"
-#include "tests/store/temporary_store.h"
+#include "tests/store/store_folder.h"
 
 namespace calib::server::test {
 namespace {
@@ -27,7 +27,7 @@ struct Image {
   std::string contents;
 };
 
-Image ImageOf(const TemporaryFolder& folder, const std::map<std::string, SessionCheckpoint>& sessions) {
+Image ImageOf(const StoreFolder& folder, const std::map<std::string, SessionCheckpoint>& sessions) {
   Image image;
   for (const std::string& file : folder.Files()) {
     if (!absl::StartsWith(file, "LOG")) image.files[file] = folder.Read(file);
@@ -38,7 +38,7 @@ Image ImageOf(const TemporaryFolder& folder, const std::map<std::string, Session
 
 // `restarts`: after each the log's data is in tables.
 Image MakeImage(int restarts) {
-  const TemporaryFolder folder;
+  const StoreFolder folder;
   Rng rng(61);
   std::map<std::string, SessionCheckpoint> sessions;
   for (int run = 0; run <= restarts; ++run) {
@@ -130,7 +130,7 @@ class DamageTest : public ::testing::Test {
     return positions;
   }
 
-  const TemporaryFolder folder_;
+  const StoreFolder folder_;
   Rng rng_{62};
 };
 
@@ -140,7 +140,7 @@ TEST_F(DamageTest, OfAStoreWhoseDataIsInTables) { CheckAll(MakeImage(6)); }
 
 // All files of an earlier moment but one: what a broken backup, or a disk that forgot, leaves.
 TEST_F(DamageTest, FilesOfTwoMomentsAreNoStore) {
-  const TemporaryFolder folder;
+  const StoreFolder folder;
   Rng rng(63);
   std::map<std::string, SessionCheckpoint> sessions;
   std::vector<Image> images;

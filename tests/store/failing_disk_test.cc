@@ -11,7 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/store/checkpoints.h"
-#include "tests/store/temporary_store.h"
+#include "tests/store/store_folder.h"
 
 namespace calib::server::test {
 namespace {
@@ -39,7 +39,7 @@ class FailingDiskTest : public ::testing::Test {
 
   // What a server finds that starts now with a disk that works: the name of a state, "" for none.
   std::string Contents() const {
-    const TemporaryFolder copy;
+    const StoreFolder copy;
     copy.CopyFrom(folder_.path());
     const auto store = StoreIn(copy);
     const absl::StatusOr<uint64_t> epoch = store->Open();
@@ -123,7 +123,7 @@ class FailingDiskTest : public ::testing::Test {
   }
 
   const std::vector<SessionCheckpoint> states_ = MakeStates();
-  const TemporaryFolder folder_;
+  const StoreFolder folder_;
   std::vector<std::string> possible_;  // what the store may hold now
 };
 

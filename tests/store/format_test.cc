@@ -13,7 +13,7 @@
 #include "server/store/record_codec.h"
 #include "server/store/row.h"
 #include "tests/store/checkpoints.h"
-#include "tests/store/temporary_store.h"
+#include "tests/store/store_folder.h"
 
 namespace calib::server::test {
 namespace {
@@ -88,7 +88,7 @@ TEST(FormatTest, LayerRow) {
 }
 
 TEST(FormatTest, CommitMark) {
-  const TemporaryFolder folder;
+  const StoreFolder folder;
   auto store = StoreIn(folder);
   const uint64_t epoch = store->Open().value();
   ASSERT_TRUE(store->Commit(epoch, {PlainCheckpoint("s")}).ok());

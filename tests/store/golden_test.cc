@@ -15,7 +15,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/store/checkpoints.h"
-#include "tests/store/temporary_store.h"
+#include "tests/store/store_folder.h"
 
 namespace calib::server::test {
 namespace {
@@ -30,7 +30,7 @@ std::string ReadText(const std::string& path) {
 TEST(GoldenStoreTest, Version1Opens) {
   const std::string expected = ReadText(kGolden + "/sessions.txt");
   ASSERT_FALSE(expected.empty());
-  const TemporaryFolder folder;
+  const StoreFolder folder;
   folder.CopyFrom(kGolden + "/store");
   for (int run = 0; run < 2; ++run) {  // also as this version leaves it
     const auto store = StoreIn(folder);
@@ -48,7 +48,7 @@ TEST(GoldenStoreTest, Version1Opens) {
 
 // Sessions in tables and in the log.
 TEST(GoldenStoreTest, DISABLED_WriteAStoreOfThisVersion) {
-  const TemporaryFolder folder;
+  const StoreFolder folder;
   Rng rng(1);
   std::map<std::string, SessionCheckpoint> all;
   for (int run = 0; run < 3; ++run) {

@@ -16,7 +16,7 @@
 #include "server/store/row.h"
 #include "tests/store/checkpoints.h"
 #include "tests/store/store_contract.h"
-#include "tests/store/temporary_store.h"
+#include "tests/store/store_folder.h"
 
 namespace calib::server::test {
 namespace {
@@ -29,7 +29,7 @@ class FolderPlace : public StorePlace {
   bool takes_over() const override { return false; }
 
  private:
-  const TemporaryFolder folder_;
+  const StoreFolder folder_;
 };
 
 INSTANTIATE_TEST_SUITE_P(RocksDb, StoreContract,
@@ -74,14 +74,14 @@ class RocksDbStoreTest : public ::testing::Test {
 
   FixedClock clock_;
   Rng rng_{81};
-  const TemporaryFolder folder_;
+  const StoreFolder folder_;
 };
 
 TEST_F(RocksDbStoreTest, EpochsAreTimesAndRiseWithoutThem) {
   EXPECT_EQ(NewStore()->Open().value(), 1000u);
   EXPECT_EQ(NewStore()->Open().value(), 1001u);
   clock_.now = absl::FromUnixMicros(5000);
-  const TemporaryFolder backup;
+  const StoreFolder backup;
   backup.CopyFrom(folder_.path());
   EXPECT_EQ(NewStore()->Open().value(), 5000u);
   EXPECT_EQ(NewStore()->Open().value(), 5001u);
@@ -145,20 +145,20 @@ TEST_F(RocksDbStoreTest, ATornMarkAsksForTheCommitThatItWasAbout) {
     EXPECT_TRUE(store->Commit(epoch, {RandomCheckpoint(rng_, "s")}).ok());
   };
   commit();
-  const TemporaryFolder before;
+  const StoreFolder before;
   before.CopyFrom(folder_.path());
   {
     const auto store = NewStore();
     ASSERT_TRUE(store->Open().ok());
   }
-  const TemporaryFolder after;  // one commit later
+  const StoreFolder after;  // one commit later
   after.CopyFrom(folder_.path());
   const std::string mark = before.Read("COMMITTED");
   // Of the two places the one that the later commit was written to.
   const size_t torn = mark.substr(0, 16) == after.Read("COMMITTED").substr(0, 16) ? kPlaces[1] : kPlaces[0];
   std::string damaged = mark;
   damaged.replace(torn, 9, "torn torn");
-  const auto open = [&](const TemporaryFolder& files, const std::string& committed) {
+  const auto open = [&](const StoreFolder& files, const std::string& committed) {
     folder_.CopyFrom(files.path());
     folder_.Write("COMMITTED", committed);
     const auto store = NewStore();

@@ -1,4 +1,4 @@
-#include "tests/store/temporary_store.h"
+#include "tests/store/store_folder.h"
 
 #include <unistd.h>
 
@@ -10,7 +10,7 @@
 
 namespace calib::server::test {
 
-TemporaryFolder::TemporaryFolder() {
+StoreFolder::StoreFolder() {
   // In memory if there is such a place: these tests sync and remove thousands of files.
   const std::filesystem::path memory = "/dev/shm";
   const bool in_memory = access(memory.c_str(), W_OK) == 0;
@@ -19,9 +19,9 @@ TemporaryFolder::TemporaryFolder() {
   path_ = name;
 }
 
-TemporaryFolder::~TemporaryFolder() { std::filesystem::remove_all(path_); }
+StoreFolder::~StoreFolder() { std::filesystem::remove_all(path_); }
 
-std::vector<std::string> TemporaryFolder::Files() const {
+std::vector<std::string> StoreFolder::Files() const {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(path_))
     names.push_back(entry.path().filename().string());
@@ -29,25 +29,25 @@ std::vector<std::string> TemporaryFolder::Files() const {
   return names;
 }
 
-std::string TemporaryFolder::Read(const std::string& file) const {
+std::string StoreFolder::Read(const std::string& file) const {
   std::ifstream stream(path_ + "/" + file, std::ios::binary);
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
-void TemporaryFolder::Write(const std::string& file, const std::string& bytes) const {
+void StoreFolder::Write(const std::string& file, const std::string& bytes) const {
   std::ofstream stream(path_ + "/" + file, std::ios::binary | std::ios::trunc);
   stream << bytes;
   if (!stream.flush()) std::abort();
 }
 
-void TemporaryFolder::Remove(const std::string& file) const { std::filesystem::remove(path_ + "/" + file); }
+void StoreFolder::Remove(const std::string& file) const { std::filesystem::remove(path_ + "/" + file); }
 
-void TemporaryFolder::CopyFrom(const std::string& path) const {
+void StoreFolder::CopyFrom(const std::string& path) const {
   for (const std::string& file : Files()) Remove(file);
   std::filesystem::copy(path, path_);
 }
 
-std::unique_ptr<Store> StoreIn(const TemporaryFolder& folder, rocksdb::Env* env) {
+std::unique_ptr<Store> StoreIn(const StoreFolder& folder, rocksdb::Env* env) {
   return NewRocksDbStore({.path = folder.path(), .env = env});
 }
 

@@ -1,5 +1,5 @@
-#ifndef CALIB_TESTS_STORE_TEMPORARY_STORE_H_
-#define CALIB_TESTS_STORE_TEMPORARY_STORE_H_
+#ifndef CALIB_TESTS_STORE_STORE_FOLDER_H_
+#define CALIB_TESTS_STORE_STORE_FOLDER_H_
 
 #include <memory>
 #include <string>
@@ -10,12 +10,12 @@
 namespace calib::server::test {
 
 // A folder that is there while this is, with all that is in it. Its files can be read and damaged.
-class TemporaryFolder {
+class StoreFolder {
  public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  StoreFolder();
+  ~StoreFolder();
+  StoreFolder(const StoreFolder&) = delete;
+  StoreFolder& operator=(const StoreFolder&) = delete;
 
   const std::string& path() const { return path_; }
   // Names of the files directly in it, sorted.
@@ -31,8 +31,8 @@ class TemporaryFolder {
 };
 
 // A RocksDB store in this folder.
-std::unique_ptr<Store> StoreIn(const TemporaryFolder& folder, rocksdb::Env* env = nullptr);
+std::unique_ptr<Store> StoreIn(const StoreFolder& folder, rocksdb::Env* env = nullptr);
 
 }  // namespace calib::server::test
 
-#endif  // CALIB_TESTS_STORE_TEMPORARY_STORE_H_
+#endif  // CALIB_TESTS_STORE_STORE_FOLDER_H_
