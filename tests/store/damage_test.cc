@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "tests/store/checkpoints.h"
 #include "tests/store/store_folder.h"
+#include "tests/support/sample.h"
 
 namespace calib::server::test {
 namespace {
@@ -99,12 +100,13 @@ class DamageTest : public ::testing::Test {
         CheckDamaged(image, file, bytes.substr(0, length), absl::StrCat("cut to ", length));
       }
       for (const size_t at : Positions(bytes.size())) {
+        if (!sample_.Take()) continue;
         std::string flipped = bytes;
         flipped[at] = static_cast<char>(flipped[at] ^ 1 << rng_() % 8);
         CheckDamaged(image, file, flipped, absl::StrCat("flipped at ", at));
       }
     }
-    EXPECT_GT(refused_, 100);
+    EXPECT_GT(refused_, 50);
     EXPECT_GT(exact_, 10);
   }
 
@@ -132,6 +134,7 @@ class DamageTest : public ::testing::Test {
 
   const StoreFolder folder_;
   Rng rng_{62};
+  calib::test::Sample sample_{5};
 };
 
 TEST_F(DamageTest, OfAStoreWhoseDataIsInTheLog) { CheckAll(MakeImage(0)); }
