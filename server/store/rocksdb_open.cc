@@ -26,6 +26,7 @@ rocksdb::Options MakeOptions(rocksdb::Env* env, bool create) {
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.skip_stats_update_on_db_open = true;
+  options.db_host_id = "calibd";  // in each table; the default is this machine's name
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   options.keep_log_file_num = 2;
   options.max_log_file_size = size_t{1} << 20;
