@@ -35,12 +35,12 @@ StateImport::StateImport(Engine* engine)
 StateImport::~StateImport() { engine_->counters().state_bytes -= counted_; }
 
 absl::Status StateImport::Add(absl::string_view bytes) {
-  if (const absl::Status status = WithReason(reader_.Add(bytes)); !status.ok()) return status;
+  if (absl::Status status = WithReason(reader_.Add(bytes)); !status.ok()) return status;
   return Account();
 }
 
 absl::StatusOr<StateMerge> StateImport::Merge(Session* session, bool skip_unmergeable) {
-  if (const absl::Status status = WithReason(reader_.Finish()); !status.ok()) return status;
+  if (absl::Status status = WithReason(reader_.Finish()); !status.ok()) return status;
   state_.digest = reader_.digest();
   return session->MergeState(std::move(state_), skip_unmergeable);
 }

@@ -132,7 +132,7 @@ void ImportStateReactor::Merge() {
     MutexLock lock(&mutex_);
     stage_ = Stage::kCommitting;
   }
-  engine_->WhenDurable(session_, [self = shared_from_this()](absl::StatusOr<uint64_t> durable) {
+  engine_->WhenDurable(session_, [self = shared_from_this()](const absl::StatusOr<uint64_t>& durable) {
     if (durable.ok()) {
       FillSession(self->session_->GetSummary(), self->engine_->options().clock->Elapsed(),
                   self->response_->mutable_session());

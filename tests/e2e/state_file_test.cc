@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -93,6 +94,26 @@ TEST_F(StateFileTest, TwoSitesMergedAreOneThatSawAll) {
   EXPECT_EQ(inspected.at("values"), shown.at("values"));
   EXPECT_THAT(CalibctlOk("127.0.0.1:1", {"session", "inspect-state", Path("c.state")}), HasSubstr("fc1"));
   EXPECT_THAT(CalibctlOk(merged.address(), {"session", "show", "model"}), HasSubstr("imported state "));
+}
+
+TEST_F(StateFileTest, WhatWasAnsweredSurvivesAKill) {
+  const std::vector<std::string> options = {"--store", "rocksdb:" + Path("store"), "--checkpoint-interval", "1h"};
+  Server site;
+  CalibctlOk(site.address(), {"session", "create", "s"});
+  CalibctlOk(site.address(), {"push", "s", "fc1=" + GoldenFile("fc1")});
+  CalibctlOk(site.address(), {"session", "export-state", "s", Path("s.state")});
+  const std::vector<std::string> query = {"qparams", "s", "--method", "mse", "--json"};
+  {
+    Server killed(options);
+    CalibctlOk(killed.address(), {"session", "import-state", "s", Path("s.state"), "--create"});
+    killed.process().Signal(SIGKILL);
+    killed.process().Wait();
+  }
+  Server again(options);
+  EXPECT_EQ(CalibctlOk(again.address(), query), CalibctlOk(site.address(), query));
+  const Json repeated = CalibctlJson(again.address(), {"session", "import-state", "s", Path("s.state")});
+  EXPECT_EQ(repeated.at("already_merged"), true);
+  EXPECT_EQ(CalibctlOk(again.address(), query), CalibctlOk(site.address(), query));
 }
 
 TEST_F(StateFileTest, DamagedFilesAreRefusedBeforeAnythingIsSent) {
