@@ -306,6 +306,7 @@ void AddPacked(const PackedHistogramView& packed, Bfloat16Histogram* histogram) 
   const char* from = packed.counts.data();
   size_t sparse_pages = 0;
   bool firsts_only = true;
+  if (histogram->counters_.empty()) histogram->counters_.reserve(packed.page.size() * histogram->counters_per_page());
   for (size_t i = 0; i < packed.page.size(); ++i) {
     EncodedPage encoded = PageHead(packed, i);
     if (encoded.sparse) encoded.entries = static_cast<uint8_t>(packed.sparse_pairs[sparse_pages++]) + size_t{1};

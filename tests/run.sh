@@ -25,7 +25,7 @@ describe() {
     test) echo "every test, in build/" ;;
     clang) echo "Clang, everything but tests, thread safety analysis as errors, into build-clang/" ;;
     tidy) echo "clang-tidy with the list of .clang-tidy" ;;
-    asan) echo "tests of quant, codec and engine under AddressSanitizer and UBSan, in build-asan/" ;;
+    asan) echo "tests of quant, codec, store and engine under AddressSanitizer and UBSan, in build-asan/" ;;
     tsan) echo "tests of quant and engine under ThreadSanitizer, in build-tsan/" ;;
     bench-smoke) echo "every benchmark once, briefly" ;;
     slow) echo "hundreds of crashes at random times, in build/; only when named" ;;
@@ -68,7 +68,7 @@ stage_clang() {
 
 stage_tidy() {
   configure_clang
-  cmake --build build-clang --target calib_proto
+  cmake --build build-clang --target calib_proto calib_store_proto
   # What decides numbers and state, and needs no gRPC. The files that join a dozen others: the parsing of headers takes most
   # of the time. Kernels have compile options of their own and are not joined.
   {
@@ -77,7 +77,7 @@ stage_tidy() {
   } | sort -z | xargs -0 -n 1 -P "$jobs" clang-tidy --quiet --header-filter='/(quant|proto/codec|server)/' -p build-clang
 }
 
-stage_asan() { run_sanitized build-asan address,undefined "quant;codec;engine"; }
+stage_asan() { run_sanitized build-asan address,undefined "quant;codec;store;engine"; }
 
 # Without address layout randomization: GCC 12's ThreadSanitizer does not know the layouts of newer kernels.
 stage_tsan() { run_sanitized build-tsan thread "quant;engine" setarch "$(uname -m)" --addr-no-randomize; }

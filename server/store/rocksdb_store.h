@@ -23,6 +23,9 @@ struct RocksDbOptions {
 };
 
 // A Store in a folder of this machine, by RocksDB. FORMAT.md has what is in it and why it can be trusted.
+//
+// Beside the errors that store.h names, FAILED_PRECONDITION from Open and Load: a newer calibd wrote the store. After a
+// commit that failed the next one opens and reads the store anew, and goes on if it can; UNAVAILABLE until then.
 std::unique_ptr<Store> NewRocksDbStore(const RocksDbOptions& options);
 
 }  // namespace calib::server

@@ -83,7 +83,7 @@ class Store {
 
   // Takes the store for this server and returns its epoch, larger than every one before; commits of older epochs fail
   // from now on. Once, before anything else. UNAVAILABLE: another server holds it, or it can't be read or written.
-  // DATA_LOSS: what is stored is damaged, or goes back in time.
+  // DATA_LOSS: what is stored is damaged, or goes back in time. FAILED_PRECONDITION: a newer calibd has written it.
   virtual absl::StatusOr<uint64_t> Open() = 0;
 
   // Everything that is durable, in name order. DATA_LOSS names what is damaged.

@@ -140,7 +140,7 @@ class RulesTest(unittest.TestCase):
     def check(self, file, include):
         files = {
             "quant/range.h": "", "proto/codec/error.h": "", "proto/calib/v1/session.proto": "", "server/base/clock.h": "",
-            "server/store/store.h": "", "server/engine/engine.h": "", "server/rpc/server.h": "", "server/web/page.h": "",
+            "server/store/store.h": "", "server/store/record.proto": "", "server/engine/engine.h": "", "server/rpc/server.h": "", "server/web/page.h": "",
             "client/cpp/client.h": "", "client/cli/npy.h": "", "tests/support/random.h": "",
         }
         files[file] = f"#include <vector>\n#include {include}\n"
@@ -158,6 +158,7 @@ class RulesTest(unittest.TestCase):
             ("quant/a.cc", "<immintrin.h>"),
             ("proto/codec/a.cc", '"calib/v1/session.pb.h"'),
             ("server/engine/a.cc", '"server/store/store.h"'),
+            ("server/store/a.cc", '"server/store/record.pb.h"'),
             ("server/rpc/a.cc", '"calib/v1/session.grpc.pb.h"'),
             ("server/rpc/a.cc", "<grpcpp/grpcpp.h>"),
             ("server/web/a.cc", "<prometheus/registry.h>"),
