@@ -39,10 +39,22 @@ SmallDisk::SmallDisk(const std::string& path, int mebibytes) : path_(path) {
 }
 
 SmallDisk::~SmallDisk() {
+  if (filling_) MakeRoom();
   if (status_.ok()) umount2(path_.c_str(), MNT_DETACH);
 }
 
-void SmallDisk::Fill() const {
+void SmallDisk::Fill() {
+  WriteFiller();
+  filling_ = true;
+  filler_ = std::thread([this] {
+    while (filling_) {
+      usleep(1000);
+      WriteFiller();
+    }
+  });
+}
+
+void SmallDisk::WriteFiller() const {
   const std::string path = path_ + "/filler";
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   RequireDone(file >= 0 || errno == ENOSPC, path);
@@ -51,10 +63,14 @@ void SmallDisk::Fill() const {
   while (file >= 0 && (written = write(file, block.data(), block.size())) > 0) {
   }
   RequireDone(written >= 0 || errno == ENOSPC, path);
-  close(file);
+  if (file >= 0) close(file);
 }
 
-void SmallDisk::MakeRoom() const { RequireDone(unlink((path_ + "/filler").c_str()) == 0, path_); }
+void SmallDisk::MakeRoom() {
+  filling_ = false;
+  filler_.join();
+  RequireDone(unlink((path_ + "/filler").c_str()) == 0, path_);
+}
 
 void SmallDisk::MakeReadOnly() const {
   RequireDone(mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, nullptr) == 0, path_);

@@ -98,12 +98,13 @@ TEST_F(CrashedWorkerTest, OfTwoProcessesWithOneIdTheOlderIsFenced) {
   scene_.CheckAll();
 }
 
-// The older one stands still until the newer one is done, and finds a server that never heard of it.
+// The older one stands still, cut off, until the newer one is done, and finds a server that knows of the newer one alone.
 TEST_F(CrashedWorkerTest, AFencedWorkerIsFencedAlsoAfterARestart) {
   Start();
   ASSERT_TRUE(scene_.AwaitDurable(0, 5));
   scene_.worker(0).Signal(SIGSTOP);
   scene_.worker(0).AwaitStop();
+  scene_.proxy().CutAll();
   Process newer(scene_.WorkerCommand(0, scene_.folder().path() + "/newer"));
   EXPECT_EQ(newer.Wait().exit_code, 0);
   for (int worker = 1; worker < scene_.options().workers; ++worker) {
