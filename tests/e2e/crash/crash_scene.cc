@@ -1,6 +1,7 @@
 #include "tests/e2e/crash/crash_scene.h"
 
 #include <signal.h>
+#include <stdlib.h>
 
 #include <algorithm>
 #include <utility>
@@ -13,12 +14,6 @@ namespace {
 constexpr int kNoPort = 1;  // refuses connections
 constexpr absl::Duration kLongestWait = absl::Minutes(2);
 
-// gRPC's sync clients look for the outcome of an attempt to connect only while a call is open, and else every 5 seconds.
-const std::string& ImpatientFolder(const TemporaryFolder& folder) {
-  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "50", /*overwrite=*/0);
-  return folder.path();
-}
-
 client::ClientOptions CallsTo(const std::string& address) {
   client::ClientOptions options;
   options.server = address;
@@ -26,13 +21,20 @@ client::ClientOptions CallsTo(const std::string& address) {
   return options;
 }
 
+// The first one of the process, whose environment gRPC reads then, and workers inherit. A client that found no server
+// looks for the outcome of its next attempt to connect every 5 seconds alone.
+std::unique_ptr<client::Client> ImpatientClient(const std::string& address) {
+  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "50", /*overwrite=*/0);
+  return std::make_unique<client::Client>(CallsTo(address));
+}
+
 }  // namespace
 
 CrashScene::CrashScene(const CrashSceneOptions& options)
     : options_(options),
-      store_(options.store.empty() ? ImpatientFolder(folder_) + "/store" : options.store),
+      store_(options.store.empty() ? folder_.path() + "/store" : options.store),
       proxy_(kNoPort),
-      client_(std::make_unique<client::Client>(CallsTo(proxy_.address()))),
+      client_(ImpatientClient(proxy_.address())),
       workers_(static_cast<size_t>(options.workers)) {}
 
 std::vector<std::string> CrashScene::ServerCommand(const std::vector<std::string>& options) const {
