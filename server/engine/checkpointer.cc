@@ -1,5 +1,6 @@
 #include "server/engine/checkpointer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -23,25 +24,38 @@ void Checkpointer::Request() {
   changed_.Signal();
 }
 
+void Checkpointer::Suggest() {
+  MutexLock lock(&mutex_);
+  if (std::exchange(suggested_, true)) return;
+  changed_.Signal();
+}
+
 void Checkpointer::Run() {
   const bool periodic = interval_ < absl::InfiniteDuration();
+  constexpr int kRest = 19;  // after a run, as many times as long as it took, before a suggestion is followed
+  Clock::time_point rested = Clock::now();
   while (true) {
     {
       MutexLock lock(&mutex_);
-      const auto next = std::chrono::steady_clock::now() +
-                        (periodic ? absl::ToChronoNanoseconds(interval_) : std::chrono::nanoseconds::zero());
+      const auto next =
+          Clock::now() + (periodic ? absl::ToChronoNanoseconds(interval_) : std::chrono::nanoseconds::zero());
       bool due = false;
       while (!requested_ && !stopping_ && !due) {
-        if (periodic) {
-          due = !changed_.WaitUntil(&mutex_, next);
+        if (periodic || suggested_) {
+          const Clock::time_point until = !suggested_ ? next : periodic ? std::min(next, rested) : rested;
+          changed_.WaitUntil(&mutex_, until);
+          due = Clock::now() >= until && (suggested_ || periodic);
         } else {
           changed_.Wait(&mutex_);
         }
       }
       if (stopping_ && !requested_) return;
-      requested_ = false;
+      requested_ = suggested_ = false;
     }
+    const Clock::time_point begin = Clock::now();
     checkpoint_();
+    const Clock::time_point end = Clock::now();
+    rested = end + kRest * (end - begin);
   }
 }
 

@@ -263,7 +263,7 @@ void Engine::RemoveStream(uint64_t stream) {
 }
 
 void Engine::NoteIngested(uint64_t bytes_since_cut) {
-  if (bytes_since_cut >= options_.checkpoint_bytes) checkpointer_->Request();
+  if (bytes_since_cut >= options_.checkpoint_bytes) checkpointer_->Suggest();
 }
 
 void Engine::NoteStep(const std::shared_ptr<Session>& session, Session::StepOutcome outcome) {

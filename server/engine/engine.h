@@ -33,7 +33,7 @@ struct EngineOptions {
   // Time between checkpoints of changed sessions. Infinite: only when asked (Flush, seal, tests).
   absl::Duration checkpoint_interval = absl::Seconds(1);
   // A checkpoint is also made once a session took in this much since its last one, so that clients' windows of what is
-  // not durable keep moving. Bytes of messages.
+  // not durable keep moving; but such ones take a small part of the time. Bytes of messages.
   uint64_t checkpoint_bytes = 16 << 20;
   // Sessions that did not change for so long, and have no open stream, are deleted. Infinite: none is.
   absl::Duration session_expiry = absl::InfiniteDuration();
@@ -95,7 +95,7 @@ class Engine {
   // Counts the stream in; SERVER_DRAINING, LIMIT_EXCEEDED. The listener hears of a drain until the stream is removed.
   absl::StatusOr<uint64_t> AddStream(std::shared_ptr<StreamListener> listener) ABSL_LOCKS_EXCLUDED(mutex_);
   void RemoveStream(uint64_t stream) ABSL_LOCKS_EXCLUDED(mutex_);
-  // A session took in this many bytes since its last cut; asks for a checkpoint when they are enough.
+  // A session took in this many bytes since its last cut; suggests a checkpoint when they are enough.
   void NoteIngested(uint64_t bytes_since_cut);
   // Delivers what came of a step message, and sees to its deadline.
   void NoteStep(const std::shared_ptr<Session>& session, Session::StepOutcome outcome);

@@ -48,6 +48,42 @@ TEST(CheckpointerTest, RequestsDuringARunGetOneMore) {
   EXPECT_EQ(runs, 2);
 }
 
+TEST(CheckpointerTest, FollowsSuggestionsOnceTheyAreManyOrOne) {
+  for (const int suggestions : {1, 10}) {
+    std::atomic<int> runs{0};
+    Event begun, go_on, again;
+    {
+      Checkpointer checkpointer(absl::InfiniteDuration(), [&] {
+        if (++runs > 1) return again.Set();
+        begun.Set();
+        EXPECT_TRUE(go_on.Wait());
+      });
+      checkpointer.Suggest();
+      ASSERT_TRUE(begun.Wait());
+      for (int i = 0; i < suggestions; ++i) checkpointer.Suggest();
+      go_on.Set();
+      EXPECT_TRUE(again.Wait());
+    }
+    EXPECT_EQ(runs, 2);
+  }
+}
+
+TEST(CheckpointerTest, ARequestIsServedWhileASuggestionHasToWait) {
+  std::atomic<int> runs{0};
+  Event begun, go_on, again;
+  Checkpointer checkpointer(absl::InfiniteDuration(), [&] {
+    if (++runs > 1) return again.Set();
+    begun.Set();
+    EXPECT_TRUE(go_on.Wait());
+  });
+  checkpointer.Request();
+  ASSERT_TRUE(begun.Wait());
+  checkpointer.Suggest();
+  checkpointer.Request();
+  go_on.Set();
+  EXPECT_TRUE(again.Wait());
+}
+
 TEST(CheckpointerTest, ServesARequestBeforeItEnds) {
   std::atomic<int> runs{0};
   {
