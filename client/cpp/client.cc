@@ -30,14 +30,20 @@ absl::StatusOr<Response> Call(Stub* stub, const ClientOptions& options, Method<R
                               const Request& request, int* attempts) {
   const absl::Time deadline = absl::Now() + options.call_timeout;
   Backoff backoff(kMinBackoff, kMaxBackoff);
+  absl::Status unavailable;
   while (true) {
     grpc::ClientContext context;
     PrepareContext(options, deadline, &context);
+    // A repetition is there as soon as the server is; without a call gRPC looks every five seconds alone.
+    context.set_wait_for_ready(!unavailable.ok());
     Response response;
     ++*attempts;
     const absl::Status status = FromGrpcStatus((stub->*method)(&context, request, &response), options.server);
     if (status.ok()) return response;
+    // The call that waited in vain says nothing about why.
+    if (absl::IsDeadlineExceeded(status) && !unavailable.ok()) return unavailable;
     if (!absl::IsUnavailable(status) || !options.retry_unavailable) return status;
+    unavailable = status;
     const absl::Duration wait = backoff.Next();
     if (absl::Now() + wait >= deadline) return status;
     absl::SleepFor(wait);

@@ -15,7 +15,8 @@ struct ObserveCall::Call {
   std::unique_ptr<grpc::ClientReaderWriter<v1::ObserveRequest, v1::ObserveResponse>> stream;
 };
 
-ObserveCall::ObserveCall(const Client& client) : client_(client), call_(std::make_unique<Call>()) {
+ObserveCall::ObserveCall(const Client& client, bool wait_for_ready) : client_(client), call_(std::make_unique<Call>()) {
+  call_->context.set_wait_for_ready(wait_for_ready);
   PrepareContext(client.options(), absl::InfiniteFuture(), &call_->context);
   call_->stub = v1::Calibration::NewStub(client.channel());
   call_->stream = call_->stub->Observe(&call_->context);

@@ -263,6 +263,7 @@ absl::Status SyncWorkerImpl::Close(absl::Time deadline) {
   // What is open has no answer to wait for: it is the next worker of this rank that gets it.
   abandoning_ = log_.HasOpen();
   log_.EndAll(ClosedError());
+  if (call_ != nullptr && !welcomed_) call_->Cancel();  // it may wait for a server that is away
   stream_wake_.Signal();
   progress_.SignalAll();
   while (!finished_ && absl::Now() < deadline) progress_.WaitWithDeadline(&mutex_, deadline);

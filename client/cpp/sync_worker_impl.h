@@ -100,6 +100,8 @@ class SyncWorkerImpl {
   bool StreamIsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return reader_done_ || write_failed_ || stopping_ || !fatal_.ok() || !stream_problem_.ok();
   }
+  // Whether the next stream waits for a server that is away. The first one ends, and says why.
+  bool WaitsForServer() const ABSL_LOCKS_EXCLUDED(mutex_);
   v1::ObserveRequest OpenRequest() const;
 
   // The reading thread of one stream.

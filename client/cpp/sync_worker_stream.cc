@@ -117,10 +117,10 @@ void SyncWorkerImpl::Run() {
 }
 
 absl::Status SyncWorkerImpl::RunStream() {
-  ObserveCall call(*client_);
+  ObserveCall call(*client_, WaitsForServer());
   {
     absl::MutexLock lock(&mutex_);
-    if (stopping_) return absl::CancelledError("the worker is closed");
+    if (stopping_ || closing_) return absl::CancelledError("the worker is closed");
     call_ = &call;
     welcomed_ = false;
     reader_done_ = false;
@@ -130,7 +130,6 @@ absl::Status SyncWorkerImpl::RunStream() {
     look_after_ = absl::InfiniteFuture();
     stream_problem_ = absl::OkStatus();
   }
-  const absl::Time welcome_deadline = absl::Now() + kWelcomeTimeout;
   std::thread reader([this, &call] { ReadResponses(&call); });
   const bool opened = call.Write(OpenRequest());
   bool orderly = false;
@@ -138,7 +137,7 @@ absl::Status SyncWorkerImpl::RunStream() {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
     write_failed_ = write_failed_ || !opened;
-    ServeStream(welcome_deadline);
+    ServeStream(absl::Now() + kWelcomeTimeout);
     orderly = closing_ && !abandoning_ && !writing_ && !StreamIsOver();
     // A call that the other side has ended says why, unless it is cancelled.
     if (!orderly && !write_failed_ && !reader_done_) call.Cancel();
@@ -183,6 +182,11 @@ void SyncWorkerImpl::ServeStream(absl::Time welcome_deadline) {
     }
     stream_wake_.WaitWithDeadline(&mutex_, look_after_);
   }
+}
+
+bool SyncWorkerImpl::WaitsForServer() const {
+  absl::MutexLock lock(&mutex_);
+  return config_.has_value() || !last_stream_end_.ok();
 }
 
 v1::ObserveRequest SyncWorkerImpl::OpenRequest() const {

@@ -247,6 +247,7 @@ absl::Status Worker::Impl::Close(absl::Time deadline) {
     return flushed;
   }
   closing_ = true;
+  if (call_ != nullptr && !welcomed_) call_->Cancel();  // it may wait for a server that is away
   WakeWriter();
   progress_.SignalAll();
   while (!finished_ && absl::Now() < deadline) progress_.WaitWithDeadline(&mutex_, deadline);

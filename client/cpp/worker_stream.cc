@@ -31,10 +31,10 @@ void Worker::Impl::Run() {
 }
 
 absl::Status Worker::Impl::RunStream() {
-  ObserveCall call(*client_);
+  ObserveCall call(*client_, WaitsForServer());
   {
     absl::MutexLock lock(&mutex_);
-    if (stopping_) return absl::CancelledError("the worker is closed");
+    if (stopping_ || closing_) return absl::CancelledError("the worker is closed");
     call_ = &call;
     welcomed_ = false;
     reader_done_ = false;
@@ -42,9 +42,9 @@ absl::Status Worker::Impl::RunStream() {
     values_ignored_ = 0;
     stream_problem_ = absl::OkStatus();
   }
-  const absl::Time welcome_deadline = absl::Now() + kWelcomeTimeout;
   std::thread reader([this, &call] { ReadResponses(&call); });
   bool writable = call.Write(OpenRequest());
+  const absl::Time welcome_deadline = absl::Now() + kWelcomeTimeout;
   while (writable) {
     std::shared_ptr<const v1::ObserveRequest> message;
     {
@@ -91,6 +91,11 @@ std::shared_ptr<const v1::ObserveRequest> Worker::Impl::NextMessage(absl::Time w
     writer_wake_.WaitWithDeadline(&mutex_, outbox_.HasRoundWaiting() ? next_round_ : absl::InfiniteFuture());
   }
   return nullptr;
+}
+
+bool Worker::Impl::WaitsForServer() const {
+  absl::MutexLock lock(&mutex_);
+  return config_.has_value() || !last_stream_end_.ok();
 }
 
 v1::ObserveRequest Worker::Impl::OpenRequest() {

@@ -21,20 +21,13 @@ client::ClientOptions CallsTo(const std::string& address) {
   return options;
 }
 
-// The first one of the process, whose environment gRPC reads then, and workers inherit. A client that found no server
-// looks for the outcome of its next attempt to connect every 5 seconds alone.
-std::unique_ptr<client::Client> ImpatientClient(const std::string& address) {
-  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "50", /*overwrite=*/0);
-  return std::make_unique<client::Client>(CallsTo(address));
-}
-
 }  // namespace
 
 CrashScene::CrashScene(const CrashSceneOptions& options)
     : options_(options),
       store_(options.store.empty() ? folder_.path() + "/store" : options.store),
       proxy_(kNoPort),
-      client_(ImpatientClient(proxy_.address())),
+      client_(std::make_unique<client::Client>(CallsTo(proxy_.address()))),
       workers_(static_cast<size_t>(options.workers)) {}
 
 std::vector<std::string> CrashScene::ServerCommand(const std::vector<std::string>& options) const {
