@@ -17,6 +17,7 @@ struct ObserveCall::Call {
 
 ObserveCall::ObserveCall(const Client& client, bool wait_for_ready) : client_(client), call_(std::make_unique<Call>()) {
   call_->context.set_wait_for_ready(wait_for_ready);
+  call_->context.set_initial_metadata_corked(true);  // else this waits for the connection, where no Cancel can reach it
   PrepareContext(client.options(), absl::InfiniteFuture(), &call_->context);
   call_->stub = v1::Calibration::NewStub(client.channel());
   call_->stream = call_->stub->Observe(&call_->context);

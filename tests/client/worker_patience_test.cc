@@ -31,6 +31,36 @@ TEST_F(WorkerPatienceTest, CloseTakesWhatOtherThreadsObservedBeforeIt) {
   EXPECT_THAT(Statistics("s").statistics().count(), ElementsAre(taken));
 }
 
+TEST_F(WorkerPatienceTest, EndsWhileTheServerIsAway) {
+  CreateSession("s");
+  const auto away = [&] {
+    proxy_->SetAway(true);
+    for (const int seen = proxy_->refusals(); proxy_->refusals() == seen;) std::this_thread::yield();
+  };
+  // Everything is durable: nothing is left to wait for.
+  auto worker = OpenWorker(FastWorker("s"));
+  ASSERT_TRUE(worker->Observe("a", Vector({1}).view()).ok());
+  ASSERT_TRUE(worker->Flush(kLong).ok());
+  away();
+  EXPECT_TRUE(worker->Close(kLong).ok());
+  worker.reset();
+  // Something isn't: that is lost with the worker, whose end does not wait for the server either.
+  proxy_->SetAway(false);
+  worker = OpenWorker(FastWorker("s"));
+  away();
+  ASSERT_TRUE(worker->Observe("a", Vector({2}).view()).ok());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(worker->Close(absl::Milliseconds(1))));
+  worker.reset();
+  // One that waits goes on when the server is back.
+  proxy_->SetAway(false);
+  worker = OpenWorker(FastWorker("s"));
+  away();
+  ASSERT_TRUE(worker->Observe("a", Vector({3}).view()).ok());
+  proxy_->SetAway(false);
+  EXPECT_TRUE(worker->Close(kLong).ok());
+  EXPECT_THAT(Statistics("s").statistics().count(), ElementsAre(2));
+}
+
 TEST_F(WorkerPatienceTest, AFullServerIsWaitedFor) {
   server_options_.engine.limits.max_state_bytes = 1;  // one layer, whatever its size
   RestartServer();
