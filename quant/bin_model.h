@@ -104,8 +104,8 @@ class BinModel {
 
   // REQUIRES: statistics.histogram has a value and range.count > 0.
   explicit BinModel(const ChannelStatistics& statistics);
-  // Uniform inside each bin, also inside one that holds zero; no point masses. Extremes are the ends of the outermost bins
-  // that hold something.
+  // Uniform inside each bin, also inside one that holds zero; no point masses. Extremes are the ends of the outermost
+  // bins that hold something.
   // REQUIRES: low < high are finite, at least one count is > 0.
   explicit BinModel(const EqualWidthHistogram& histogram);
 

@@ -69,8 +69,8 @@ void AddData(const Data& data, const MethodSpec& method, const QuantSpec& spec, 
     return;
   }
   QuantRules rules = result->rules;
-  // With the floors a searched scale would not be the best any more: a tensor of magnitude 1e-6 would lose all but a few
-  // of its codes.
+  // With the floors a searched scale would not be the best any more: a tensor of magnitude 1e-6 would lose all but a
+  // few of its codes.
   if (method.method == CalibrationMethod::kMse && data.model->square_sum() > 0) rules = WithoutFloors(rules);
   result->clip.push_back(ChooseRange(data, method, spec, rules));
   result->params.push_back(ParamsForRange(rules, result->clip.back()));

@@ -26,18 +26,19 @@ struct LayerQParams {
 // Statistics to qparams. A channel without finite values gets the parameters of the range [0, 0] when other channels
 // have data.
 //
-// Of a passive layer the parameters are those that were set, of a learned layer those that are learned, of the spec that
-// they are learned for; whatever the method.
+// Of a passive layer the parameters are those that were set, of a learned layer those that are learned, of the spec
+// that they are learned for; whatever the method.
 //
 // The preset's scale floor does not hold for method mse unless all values are zero: a floor would undo the search.
 //
-// INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer, or none that it could
-// learn from; a method that needs a histogram where there is none; per-channel parameters of a layer observed per tensor.
-// CheckCalibrate tells them apart. OUT_OF_RANGE: the channels' counts add up to 2^64 or more.
+// INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer, or none that it
+// could learn from; a method that needs a histogram where there is none; per-channel parameters of a layer observed per
+// tensor. CheckCalibrate tells them apart. OUT_OF_RANGE: the channels' counts add up to 2^64 or more.
 absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method,
                                        const QuantSpec& spec);
 
-// The parameters that Calibrate gives for method minmax, without the rest; none where it would fail. Cheap: O(channels).
+// The parameters that Calibrate gives for method minmax, without the rest; none where it would fail. Cheap:
+// O(channels).
 std::vector<QParams> MinMaxParams(const LayerStatistics& statistics, const QuantSpec& spec);
 
 // Why Calibrate would fail.

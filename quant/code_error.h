@@ -17,8 +17,8 @@ namespace calib {
 // REQUIRES: IsFloat8(kind), step > 0.
 double Float8SquaredError(const BinModel::Side& side, CodeKind kind, double step);
 
-// Sums of |x - quantized x|^norm of one side of a BinModel, for any norm. Borrows the side; makes its tables once, after
-// that it allocates nothing and is immutable.
+// Sums of |x - quantized x|^norm of one side of a BinModel, for any norm. Borrows the side; makes its tables once,
+// after that it allocates nothing and is immutable.
 //
 // Inside a bin that is uniform from a to b with mass M, a number r contributes M / (b - a) times the integral of
 // |x - r|^norm over its part of the bin, whose antiderivative is sign(x - r) |x - r|^(norm + 1) / (norm + 1).

@@ -13,8 +13,8 @@ enum class EmaConvention : uint8_t {
   // v = v m + (1 - m) x, 1 - m in float32 too: the weight m is the old value's. MegEngine 1.13
   // ExponentialMovingAverageObserver; its Sync variant, when a step is what all ranks saw.
   kMegengine,
-  // v = v + c (x - v): the weight c is the new value's. PyTorch 1.13 MovingAverageMinMaxObserver, and channel by channel
-  // MovingAveragePerChannelMinMaxObserver.
+  // v = v + c (x - v): the weight c is the new value's. PyTorch 1.13 MovingAverageMinMaxObserver, and channel by
+  // channel MovingAveragePerChannelMinMaxObserver.
   kPytorch,
 };
 

@@ -7,7 +7,8 @@
 
 namespace calib {
 
-// std::optional for what few have: without a value it takes no more than a pointer. Copies and comparisons are of values.
+// std::optional for what few have: without a value it takes no more than a pointer. Copies and comparisons are of
+// values.
 template <typename T>
 class HeapOptional {
  public:

@@ -76,8 +76,8 @@ class LayerStatistics {
   // counted; of an ema observer one without bins. RESOURCE_EXHAUSTED as ReferenceHistogram::NextGrid.
   absl::StatusOr<ReferenceGrid> NextGrid(const Range& step) const;
   // FAILED_PRECONDITION when the channel count differs; OUT_OF_RANGE on overflow; ABORTED when the step was counted on
-  // another grid than NextGrid says; INVALID_ARGUMENT when its counts contradict its range, when a reference histogram is
-  // given other than one range, and of an observer that does not depend on order; RESOURCE_EXHAUSTED as NextGrid.
+  // another grid than NextGrid says; INVALID_ARGUMENT when its counts contradict its range, when a reference histogram
+  // is given other than one range, and of an observer that does not depend on order; RESOURCE_EXHAUSTED as NextGrid.
   absl::Status CheckStep(const Step& step) const;
   // Folds a step in. REQUIRES: CheckStep(step).ok().
   void FoldStep(const Step& step);

@@ -55,7 +55,8 @@ void QuantizeBlock(const Quantizer& quantizer, absl::Span<const float> x, float*
   }
 }
 
-// A channel's sums of dy times: what saturated elements give dscale; what others do, times the scale; how many saturated.
+// A channel's sums of dy times: what saturated elements give dscale; what others do, times the scale; how many
+// saturated.
 struct Sums {
   double saturated = 0, inside = 0, saturated_dy = 0;
 };

@@ -26,8 +26,8 @@ enum class LearnedRule : uint8_t {
   // dscale and dzero_point a code at qmin or qmax is saturated too. dx is as above.
   kPytorchFirst,
 };
-// MegEngine 1.13's LSQ is another function and not here: it clamps x / s + z before rounding, half away from zero, so the
-// band without saturation ends at qmin and qmax instead of half a code beyond; its scale is |step| + 1e-5; and its
+// MegEngine 1.13's LSQ is another function and not here: it clamps x / s + z before rounding, half away from zero, so
+// the band without saturation ends at qmin and qmax instead of half a code beyond; its scale is |step| + 1e-5; and its
 // gradient of saturated elements is qmin or qmax, without - z.
 
 // Codes are within +- this: float32 holds all whole numbers up to here.
@@ -68,16 +68,16 @@ absl::Status FakeQuantizeGradients(const LearnedParams& params, const ChannelBlo
                                    absl::Span<const float> x, absl::Span<const float> dy, absl::Span<float> dx,
                                    absl::Span<double> dscale, absl::Span<double> dzero_point);
 
-// LSQ's gradient factor, 1 / sqrt(elements x qmax). PyTorch and mmrazor count the whole tensor, per channel too (MQBench
-// a channel). Ranks that add up their gradients pass the elements of all. REQUIRES: elements > 0, qmax > 0.
+// LSQ's gradient factor, 1 / sqrt(elements x qmax). PyTorch and mmrazor count the whole tensor, per channel too
+// (MQBench a channel). Ranks that add up their gradients pass the elements of all. REQUIRES: elements > 0, qmax > 0.
 double LsqGradFactor(uint64_t elements, int64_t qmax);
 
-// LSQ's initial scale, 2 mean|x| / sqrt(qmax), from a histogram: exact up to its bins, 2^-(m + 1) relative at m mantissa
-// bits. 0 when all values are. REQUIRES: qmax > 0.
+// LSQ's initial scale, 2 mean|x| / sqrt(qmax), from a histogram: exact up to its bins, 2^-(m + 1) relative at m
+// mantissa bits. 0 when all values are. REQUIRES: qmax > 0.
 double LsqInitialScale(const BinModel& model, int64_t qmax);
-// LSQ+'s initial scale of weights: max(|mean - 3 sigma|, |mean + 3 sigma|) / 2^(bits - 1), with 2^(bits - 1) as half the
-// number of codes and sigma^2 the mean squared distance from the mean (MQBench: / (count - 1), and all codes, so half the
-// scale). 0 when all values are.
+// LSQ+'s initial scale of weights: max(|mean - 3 sigma|, |mean + 3 sigma|) / 2^(bits - 1), with 2^(bits - 1) as half
+// the number of codes and sigma^2 the mean squared distance from the mean (MQBench: / (count - 1), and all codes, so
+// half the scale). 0 when all values are.
 double LsqPlusInitialScale(const BinModel& model, const QuantRules& rules);
 
 }  // namespace calib

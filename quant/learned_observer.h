@@ -14,9 +14,10 @@
 
 namespace calib {
 
-// Layers whose observer is learned. First they collect statistics; InitializeLearned reads scale and zero point off them;
-// from then on these follow the gradients, one step at a time, and further statistics change nothing but the histogram.
-// REQUIRES everywhere: CheckLearnedOptions(*statistics.config().learned).ok() when config().kind is kLearned.
+// Layers whose observer is learned. First they collect statistics; InitializeLearned reads scale and zero point off
+// them; from then on these follow the gradients, one step at a time, and further statistics change nothing but the
+// histogram. REQUIRES everywhere: CheckLearnedOptions(*statistics.config().learned).ok() when config().kind is
+// kLearned.
 
 // The quantizer: config.learned->spec, per channel iff there is a channel axis. REQUIRES: config.kind is kLearned.
 QuantSpec LearnedSpec(const ObserverConfig& config);
@@ -26,8 +27,8 @@ bool IsInitialized(const LayerStatistics& statistics);
 
 // Gives every channel the parameters that method options.initial finds for options.spec: each channel its own if the
 // observer has a channel axis. A channel without finite values begins from the range [0, 0]. Starts anew when they had
-// some. FAILED_PRECONDITION without a finite value in the layer, OUT_OF_RANGE when the channels' counts add up to 2^64 or
-// more; nothing changes then. REQUIRES: config().kind is kLearned.
+// some. FAILED_PRECONDITION without a finite value in the layer, OUT_OF_RANGE when the channels' counts add up to 2^64
+// or more; nothing changes then. REQUIRES: config().kind is kLearned.
 absl::Status InitializeLearned(LayerStatistics* statistics);
 
 // Whether a step's gradients, one a channel, can be applied. `elements`: those of the layer's tensor on all ranks

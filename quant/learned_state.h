@@ -30,8 +30,8 @@ struct LearnedOptions {
   bool replicated = false;
   // What reads the first statistics, to begin with.
   MethodSpec initial{.method = CalibrationMethod::kLsq};
-  // The quantizer; its granularity follows the observer's channel axis, not this. The zero point is learned if the scheme is affine, else it stays
-  // the preset's symmetric zero point.
+  // The quantizer; its granularity follows the observer's channel axis, not this. The zero point is learned if the
+  // scheme is affine, else it stays the preset's symmetric zero point.
   QuantSpec spec;
 
   friend bool operator==(const LearnedOptions&, const LearnedOptions&) = default;
@@ -45,8 +45,8 @@ MethodSpec DefaultLearnedInitial(QuantScheme scheme);
 // INVALID_ARGUMENT when a learned quantizer can't be this: codes other than integers, a power-of-two scale, codes that
 // are not within +-kGreatestLearnedCode or of which none is above zero, or what ResolveSpec refuses.
 absl::Status CheckLearnedSpec(const QuantSpec& spec);
-// INVALID_ARGUMENT when a number is out of its range, in float32 too, or not a number; when `initial` is malformed or has
-// no answer for the spec; or as CheckLearnedSpec.
+// INVALID_ARGUMENT when a number is out of its range, in float32 too, or not a number; when `initial` is malformed or
+// has no answer for the spec; or as CheckLearnedSpec.
 absl::Status CheckLearnedOptions(const LearnedOptions& options);
 
 // dL/dscale and dL/dzero_point of one channel, averaged over ranks, without LSQ's factor.
@@ -91,13 +91,14 @@ absl::Status CheckLearnedState(const LearnedOptions& options, const LearnedState
 
 // One step of an optimizer, for all channels of a layer.
 //
-// Arithmetic: that of torch.optim.SGD and torch.optim.Adam of PyTorch 1.13 (single-tensor path on the CPU, no weight decay,
-// dampening, Nesterov or AMSGrad) on a float32 parameter whose .grad is the float32 of grad_factor x gradient: each
-// operation rounds to float32, coefficients are computed in double first. Then the scale is clamped to
+// Arithmetic: that of torch.optim.SGD and torch.optim.Adam of PyTorch 1.13 (single-tensor path on the CPU, no weight
+// decay, dampening, Nesterov or AMSGrad) on a float32 parameter whose .grad is the float32 of grad_factor x gradient:
+// each operation rounds to float32, coefficients are computed in double first. Then the scale is clamped to
 // LearnedScaleFloor(rules) and the zero point to the codes. Equal bit for bit to PyTorch, but for:
 // - its kernels for AVX2 and AVX-512, which fuse multiplications and additions (ATEN_CPU_CAPABILITY=default does not);
 // - Adam after 2^24 steps, where PyTorch's float32 counter stands still, and on a C library whose pow differs;
-// - overflow: moments, the step size and the scale stay at the greatest float32, where PyTorch goes to infinity and NaN.
+// - overflow: moments, the step size and the scale stay at the greatest float32, where PyTorch goes to infinity and
+//   NaN.
 class LearnedStep {
  public:
   // The step after `steps` ones. REQUIRES: CheckLearnedOptions(options).ok(); `rules` are those of options.spec.

@@ -20,8 +20,8 @@ class TensorObserver {
   TensorObserver(const TensorObserver&) = delete;
   TensorObserver& operator=(const TensorObserver&) = delete;
 
-  // Adds the elements of `tensor` to `statistics`, in one pass (a channel's run of at most 4,096 elements in two, for its
-  // range and for its keys), by ActiveKernel(). The result depends only on the
+  // Adds the elements of `tensor` to `statistics`, in one pass (a channel's run of at most 4,096 elements in two, for
+  // its range and for its keys), by ActiveKernel(). The result depends only on the
   // multiset of (channel, value): not on order, splitting or kernel. An empty tensor adds nothing, but sets the channel
   // count.
   //

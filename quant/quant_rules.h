@@ -71,9 +71,9 @@ struct QParams {
 
 // Scale and zero point of a range, computed as the preset's framework does. A range that does not include zero is
 // widened to it. Where float32 would overflow to infinity (a width or an end beyond FLT_MAX) the division is done in
-// double instead; the scale is always finite, at most FLT_MAX (2^127 as a power of two), and > 0 for ResolveSpec's rules.
-// Zero points are codes but for the formulas that do not clamp: with those they may be one beyond, when the codes are
-// more than the precision of `arithmetic` tells apart (24 bits of float32).
+// double instead; the scale is always finite, at most FLT_MAX (2^127 as a power of two), and > 0 for ResolveSpec's
+// rules. Zero points are codes but for the formulas that do not clamp: with those they may be one beyond, when the
+// codes are more than the precision of `arithmetic` tells apart (24 bits of float32).
 QParams ParamsForRange(const QuantRules& rules, const ClipRange& range);
 
 // The range that ParamsForRange turns into this scale, but for the last bits (exactly, if it is a power of two), and

@@ -138,7 +138,8 @@ void ApplyPreset(const QuantSpec& spec, QuantRules* rules) {
       rules->arithmetic = Arithmetic::kFloat32Width;
       rules->zero_point_formula = Formula::kEvenOfDifference;
       rules->least_scale = std::numeric_limits<float>::min();
-      // Half of the sum, rounded half to even. Halves come from odd sums, whose neighbours are an even and an odd number.
+      // Half of the sum, rounded half to even. Halves come from odd sums, whose neighbours are an even and an odd
+      // number.
       rules->symmetric_zero_point = FloorHalf(qmin + qmax);
       if ((qmin + qmax) % 2 != 0 && rules->symmetric_zero_point % 2 != 0) ++rules->symmetric_zero_point;
       return;

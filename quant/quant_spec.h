@@ -52,9 +52,9 @@ struct QuantSpec {
 // The spec for a layer whose least value is `min`: type auto8 becomes uint8 if min >= 0, else int8. Other types stay.
 QuantSpec ResolveAuto(const QuantSpec& spec, double min);
 
-// INVALID_ARGUMENT when an integer type's bits are not 1 to 32, codes contradict the type or narrow_range, or the preset
-// or type has no such scheme or range; the message says what to ask for instead. Type auto8 gives the rules of int8, and
-// is refused where either of its types is.
+// INVALID_ARGUMENT when an integer type's bits are not 1 to 32, codes contradict the type or narrow_range, or the
+// preset or type has no such scheme or range; the message says what to ask for instead. Type auto8 gives the rules of
+// int8, and is refused where either of its types is.
 absl::StatusOr<QuantRules> ResolveSpec(const QuantSpec& spec);
 
 }  // namespace calib

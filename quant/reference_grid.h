@@ -46,9 +46,9 @@ struct ReferenceGrid {
 };
 
 // Counts the finite values of a tensor on a grid as the rule's framework does: numpy.histogram's edges and fix-ups
-// (megengine, mxnet) or torch.histc's arithmetic on float32 (pytorch, pytorch_current), where values outside are dropped.
-// `counts` gets grid.bins numbers. INVALID_ARGUMENT: data is not whole elements, or the grid's ends are not finite or
-// cross.
+// (megengine, mxnet) or torch.histc's arithmetic on float32 (pytorch, pytorch_current), where values outside are
+// dropped. `counts` gets grid.bins numbers. INVALID_ARGUMENT: data is not whole elements, or the grid's ends are not
+// finite or cross.
 absl::Status CountOnGrid(ReferenceRule rule, const ReferenceGrid& grid, const TensorView& tensor,
                          std::vector<uint64_t>* counts);
 

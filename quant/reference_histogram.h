@@ -23,9 +23,9 @@ namespace calib {
 //
 // Where a reference fails, this is defined:
 // - Non-finite values are in no bin and extend nothing. (The references fail or let them poison the state.)
-// - All values so far equal, then others: their counts go into the one bin of the new histogram that holds them, and the
-//   grid is the exact union (megengine), or the initial number of bins from -t to t (mxnet, all zero). pytorch forgets
-//   them, as it does; pytorch_current weighs them with their own number, as since PyTorch issue 156414.
+// - All values so far equal, then others: their counts go into the one bin of the new histogram that holds them, and
+//   the grid is the exact union (megengine), or the initial number of bins from -t to t (mxnet, all zero). pytorch
+//   forgets them, as it does; pytorch_current weighs them with their own number, as since PyTorch issue 156414.
 // - pytorch beyond 2^63, where int() overflows: the same cut, without overflow.
 // - Widths that over- or underflow float32 are computed in double; extremes are kept at the greatest float32.
 // A step that doesn't widen a histogram is never refused for max_bins.

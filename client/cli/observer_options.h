@@ -10,8 +10,8 @@
 
 namespace calib::cli {
 
-// The options that say how every layer of a session is observed: --observer and what belongs to each kind, --channel-axis,
-// and the rule's QuantSpec: --dtype and SpecOptions.
+// The options that say how every layer of a session is observed: --observer and what belongs to each kind,
+// --channel-axis, and the rule's QuantSpec: --dtype and SpecOptions.
 class ObserverOptions {
  public:
   // config: the option that stands for all of these, so that none can be given beside it.

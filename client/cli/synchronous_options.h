@@ -9,8 +9,8 @@
 
 namespace calib::cli {
 
-// The options of a session's synchronous steps: --world-size, which makes it have them, --straggler, --step-deadline and
-// --step-window.
+// The options of a session's synchronous steps: --world-size, which makes it have them, --straggler, --step-deadline
+// and --step-window.
 class SynchronousStepOptions {
  public:
   // config: the option that stands for all of these, so that none can be given beside it.

@@ -18,9 +18,9 @@ inline constexpr absl::Duration kSteadyStream = absl::Seconds(10);
 // One Observe call over gRPC. One thread may write while another reads; Cancel is for any thread.
 class ObserveCall {
  public:
-  // Starts the call. `client` must outlive it. `wait_for_ready`: while the server can't be reached the call lives and tries
-  // to, so that it is there as soon as the server is; else it ends. (Nothing drives gRPC's attempts to connect while there
-  // is no call, but a look every five seconds.)
+  // Starts the call. `client` must outlive it. `wait_for_ready`: while the server can't be reached the call lives and
+  // tries to, so that it is there as soon as the server is; else it ends. (Nothing drives gRPC's attempts to connect
+  // while there is no call, but a look every five seconds.)
   ObserveCall(const Client& client, bool wait_for_ready);
   ~ObserveCall();
   ObserveCall(const ObserveCall&) = delete;

@@ -56,8 +56,8 @@ class Outbox {
   // channels. Errors as Add.
   absl::Status AddRaw(absl::string_view layer, const ObserverConfig& observer, size_t channels, v1::TensorChunk chunk);
 
-  // Takes one step of a layer whose observer depends on order: it is sent as it is, in line with raw chunks. Nothing when
-  // it has no channels. Errors as Add; REFERENCE_TOO_LARGE when it fits into no message.
+  // Takes one step of a layer whose observer depends on order: it is sent as it is, in line with raw chunks. Nothing
+  // when it has no channels. Errors as Add; REFERENCE_TOO_LARGE when it fits into no message.
   absl::Status AddStep(absl::string_view layer, const ObserverConfig& observer, const Step& step);
 
   // --- The stream. Between OnStreamEnd or OnRefusal and OnWelcome there is nothing to send.

@@ -128,7 +128,8 @@ StepLog::AfterRefusal StepLog::OnRefusal(const v1::Refusal& refusal, absl::Statu
   Entry& entry = found->second;
   switch (GetReason(status)) {
     case v1::ERROR_REASON_WORLD_EPOCH_STALE:
-      // World dropped what it is about; what is here now was made since, unless it asks for the result of a folded step.
+      // World dropped what it is about; what is here now was made since, unless it asks for the result of a folded
+      // step.
       if (!entry.ticket->answered && entry.encoded.request->step_contribution().world_epoch() < world_.epoch) {
         Resend(found->first, &entry);
       }

@@ -15,8 +15,9 @@
 namespace calib::client {
 
 // Reduces tensors of layers whose observer depends on order to steps, as the server would. A reference histogram's next
-// grid follows from all steps before, so it keeps a replica of each, which begins with what the server has: right as long
-// as one worker alone feeds the layer, else the server refuses the step with REFERENCE_GRID_MISMATCH. Not thread-safe.
+// grid follows from all steps before, so it keeps a replica of each, which begins with what the server has: right as
+// long as one worker alone feeds the layer, else the server refuses the step with REFERENCE_GRID_MISMATCH. Not
+// thread-safe.
 class StepReducer {
  public:
   // Takes a step; what it refuses does not become part of the replica.

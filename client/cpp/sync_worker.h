@@ -143,9 +143,9 @@ class PendingStep {
 //                           what this rank, or all together, gave can't be folded. Correct it.
 // and of a step that is over, so that next_step() is a later one:
 //   STEP_OUT_OF_WINDOW      it was folded, but its result is not kept any more.
-// An error that no Wait has returned yet is returned by the next call that contributes to step 0, the next one, so that no
-// step takes another's number unnoticed; a change of the world by any call that contributes, unless world() was asked
-// since.
+// An error that no Wait has returned yet is returned by the next call that contributes to step 0, the next one, so that
+// no step takes another's number unnoticed; a change of the world by any call that contributes, unless world() was
+// asked since.
 //
 // RANK_INVALID: the world does not have this rank (any more). Errors that end the worker make every call fail with
 // them: WORKER_FENCED (a newer worker of the rank), SESSION_NOT_FOUND, SESSION_DELETED, SESSION_SEALED,

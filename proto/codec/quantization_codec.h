@@ -24,8 +24,8 @@ v1::QuantSpec EncodeQuantSpec(const QuantSpec& spec);
 // An answer's numeric fields, scale to inf and mse to clipped; the caller adds layer, method, spec and workers.
 void EncodeLayerQParams(const LayerQParams& qparams, v1::LayerQParams* message);
 
-// Presets by the names that the command line and JSON spell them with: "pytorch", "tensorrt", ... (Types, methods: quant/.)
-// INVALID_ARGUMENT names what there is.
+// Presets by the names that the command line and JSON spell them with: "pytorch", "tensorrt", ... (Types, methods:
+// quant/.) INVALID_ARGUMENT names what there is.
 absl::StatusOr<QuantPreset> ParsePreset(absl::string_view name);
 absl::string_view PresetName(QuantPreset preset);
 

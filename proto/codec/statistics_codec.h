@@ -31,8 +31,8 @@ struct LayerView {
   absl::Span<const RowView> rows;
 };
 
-// What a batch is. Columns that the server alone has anything to say in (ema, learned, passive, what a reference histogram
-// holds beside its counts) are refused in an update and read in a state.
+// What a batch is. Columns that the server alone has anything to say in (ema, learned, passive, what a reference
+// histogram holds beside its counts) are refused in an update and read in a state.
 enum class BatchForm : uint8_t {
   kUpdate,  // what a client adds
   kState,   // what observers hold, as StatisticsWriter::Add writes it
@@ -50,7 +50,8 @@ class StatisticsReader {
   // Checks everything that can be checked without knowing the layers: column lengths, handles strictly increasing,
   // ranges (min <= max, finite, not -0; zero without values), that each histogram column has an entry for each row of
   // the layers that own entries, each histogram (ValidatePacked) and, in an update, each step's counts; of a state's
-  // ema, reference_histogram, learned and passive no more than their number. `kind_of(handle)` tells a layer's ObserverKind; it is asked before anything is checked, so about any handle. Nothing is kept on error:
+  // ema, reference_histogram, learned and passive no more than their number. `kind_of(handle)` tells a layer's
+  // ObserverKind; it is asked before anything is checked, so about any handle. Nothing is kept on error:
   // STATISTICS_INCONSISTENT, HISTOGRAM_INVALID, COUNT_OVERFLOW, naming layer handle and row.
   template <typename KindOf>
   absl::Status Decode(const v1::StatisticsBatch& batch, const KindOf& kind_of) {
@@ -90,8 +91,8 @@ class StatisticsWriter {
 };
 
 // Merges one layer of a batch into `statistics`, a row a channel, or folds it in as one step when its observer depends
-// on order. CheckMergeRows: CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH (also a coarser histogram, several rows for a layer
-// observed per tensor, data for a passive observer), COUNT_OVERFLOW, and as ErrorOfStep.
+// on order. CheckMergeRows: CHANNEL_COUNT_CHANGED, OBSERVER_MISMATCH (also a coarser histogram, several rows for a
+// layer observed per tensor, data for a passive observer), COUNT_OVERFLOW, and as ErrorOfStep.
 absl::Status CheckMergeRows(const LayerView& layer, const LayerStatistics& statistics);
 // REQUIRES: CheckMergeRows passed.
 void MergeRows(const LayerView& layer, LayerStatistics* statistics);

@@ -13,8 +13,8 @@ namespace {
 
 using Candidate = MseSearch::Candidate;
 
-// Scales that put the greatest magnitude on a code, so that values on a lattice, such as pixels, are met exactly. A code
-// beyond half of the codes will do: below that a divisor of the scale would fit too.
+// Scales that put the greatest magnitude on a code, so that values on a lattice, such as pixels, are met exactly. A
+// code beyond half of the codes will do: below that a divisor of the scale would fit too.
 void AddDivisors(const MseSearch& search, CodeKind kind, std::vector<double>* scales) {
   const double widest = search.widest(), steps = static_cast<double>(search.steps());
   if (IsFloat8(kind)) {

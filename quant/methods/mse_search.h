@@ -12,8 +12,8 @@
 namespace calib {
 
 // Evaluates scales on one model, for MseRange. Errors are sums of |x - quantized x|^norm, squares in units of 1, other
-// norms in units of the greatest magnitude to that power. A side of zero without codes is in no error: it costs the same
-// whatever the scale. Borrows both; allocates when made only; immutable.
+// norms in units of the greatest magnitude to that power. A side of zero without codes is in no error: it costs the
+// same whatever the scale. Borrows both; allocates when made only; immutable.
 class MseSearch {
  public:
   // A scale, the best zero point with it, and what they cost.

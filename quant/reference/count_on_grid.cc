@@ -53,8 +53,8 @@ class NumpyBins {
 };
 
 // torch.histc of a float32 tensor (aten/src/ATen/native/cpu/HistogramKernel.cpp): no edges, values outside are dropped.
-// PyTorch 1.13 divides by the width, then multiplies with the number of bins; since 2.1 at the latest it is the other way
-// round. `Real` is double where float32 would overflow.
+// PyTorch 1.13 divides by the width, then multiplies with the number of bins; since 2.1 at the latest it is the other
+// way round. `Real` is double where float32 would overflow.
 template <typename Real, bool kDivideFirst>
 class HistcBins {
  public:

@@ -13,8 +13,8 @@ namespace {
 // bins' width.
 //
 // With G(b) the integral of (x - b) over all x > b: moving a value's code up by one step w, across the edge b of two
-// cells, lowers its squared error by 2 w (x - b). So the error is that of the first cell's middle for all, less 2 w times
-// the sum of G over all edges: one look-up a level instead of a sum over all bins.
+// cells, lowers its squared error by 2 w (x - b). So the error is that of the first cell's middle for all, less 2 w
+// times the sum of G over all edges: one look-up a level instead of a sum over all bins.
 class GreedyError {
  public:
   GreedyError(absl::Span<const double> counts, int64_t levels) : levels_(static_cast<double>(levels)) {

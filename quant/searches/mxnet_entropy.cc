@@ -2,21 +2,21 @@
 //
 // A candidate is the middle n bins [start, stop). P is its counts, with what lies outside added to its first and last
 // bin. Q has one value for a group of m = n / Q bins: the mean of the group's counts that are not zero; the first bin's
-// own count is left out of it, as MXNet does. Both are smoothed, in counts: every zero becomes eps, and each other loses
-// e = eps * zeros / others. With N = sum P and S = sum Q, and since both are eps where P is zero,
+// own count is left out of it, as MXNet does. Both are smoothed, in counts: every zero becomes eps, and each other
+// loses e = eps * zeros / others. With N = sum P and S = sum Q, and since both are eps where P is zero,
 //   N D = sum (P - e) ln(P - e) - sum (P - f) ln(Q - f) + N ln(S / N)        over the bins with P > 0.
 //
-// First sum: ln(c - e) = ln c - e / c - e^2 / 2c^2 - ..., so running sums over all bins of ln c, c ln c and c^-t give it
-// for any candidate. Second sum: the same per group, weighted with the group's mass M less e times its number k of bins;
-// inside, M / q = k. Groups of m bins start anywhere, but a candidate's start m apart, so running sums for each
-// remainder modulo m give a candidate's groups, and they are made anew only when m changes: each distinct group costs one
-// logarithm. The first and the last group, with the tails, are done apart.
+// First sum: ln(c - e) = ln c - e / c - e^2 / 2c^2 - ..., so running sums over all bins of ln c, c ln c and c^-t give
+// it for any candidate. Second sum: the same per group, weighted with the group's mass M less e times its number k of
+// bins; inside, M / q = k. Groups of m bins start anywhere, but a candidate's start m apart, so running sums for each
+// remainder modulo m give a candidate's groups, and they are made anew only when m changes: each distinct group costs
+// one logarithm. The first and the last group, with the tails, are done apart.
 //
 // The series need e and f to be small against 1, the least count. Where one isn't, zeros outnumber the other bins by
 // eps / 64 at least, and going through those that are not zero is cheap.
 //
-// MXNet's own float32 sums are off by more than what often lies between the best candidates. So those that are nearly as
-// good as the best are computed anew as MXNet does, and its choice among them is taken.
+// MXNet's own float32 sums are off by more than what often lies between the best candidates. So those that are nearly
+// as good as the best are computed anew as MXNet does, and its choice among them is taken.
 
 #include <algorithm>
 #include <cmath>
@@ -35,8 +35,8 @@ namespace {
 constexpr double kEpsilon = 1e-4;
 constexpr double kSmall = 1.0 / 64;  // e up to this by series: the error is (1/64)^6 / 6 of the mass
 constexpr int kTerms = 5;
-// How far MXNet's rounding moves a divergence: 5e-5 was seen, and part of it is in proportion. And how many candidates so
-// near the best one are computed anew at most.
+// How far MXNet's rounding moves a divergence: 5e-5 was seen, and part of it is in proportion. And how many candidates
+// so near the best one are computed anew at most.
 constexpr double kRounding = 3e-5, kRelativeRounding = 5e-4;
 constexpr size_t kMostNear = 64;
 

@@ -8,9 +8,9 @@
 
 namespace calib {
 
-// The divergence of one candidate of MXNet's entropy calibration as MXNet 1.9 computes it: float32, bin by bin, with its
-// rounding, which moves a divergence by up to 1e-4 and so decides between candidates that are nearly equal. O(bins), no
-// allocation after construction. Not thread-safe. Private to quant/searches.
+// The divergence of one candidate of MXNet's entropy calibration as MXNet 1.9 computes it: float32, bin by bin, with
+// its rounding, which moves a divergence by up to 1e-4 and so decides between candidates that are nearly equal.
+// O(bins), no allocation after construction. Not thread-safe. Private to quant/searches.
 class MxnetFloatDivergence {
  public:
   // `below`: [i] is the sum of the counts of all bins before i, whole numbers; one more than there are bins. Borrowed.

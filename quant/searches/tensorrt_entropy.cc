@@ -1,8 +1,8 @@
 // NVIDIA pytorch-quantization's entropy calibration with O(levels) for a candidate.
 //
-// A candidate is the first n bins. P is their counts, with all beyond added to the last one. Q has one value for a group
-// of n / levels bins: the mean of the group's counts that are not zero, where they are not zero. With N = sum P and
-// S = sum Q,
+// A candidate is the first n bins. P is their counts, with all beyond added to the last one. Q has one value for a
+// group of n / levels bins: the mean of the group's counts that are not zero, where they are not zero. With N = sum P
+// and S = sum Q,
 //   N D = sum P ln P - sum P ln Q + N ln(S / N),
 // whose first sum is a running one but for the last bin, and the second one is a logarithm a group.
 

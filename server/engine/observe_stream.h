@@ -37,9 +37,10 @@ class ObserveStream {
 
   const v1::Welcome& welcome() const { return welcome_; }
 
-  // Takes a RegisterLayers, an Update, or a rank's part of a synchronous step. OK: applied, taken, or a repetition. An error for which EndsStream holds
-  // (WORKER_FENCED, SESSION_DELETED, STREAM_NOT_OPEN: a second Open, an empty message) must end the stream; every other
-  // error is a refusal: nothing of the message was applied, and MakeRefusal() words it for the client.
+  // Takes a RegisterLayers, an Update, or a rank's part of a synchronous step. OK: applied, taken, or a repetition. An
+  // error for which EndsStream holds (WORKER_FENCED, SESSION_DELETED, STREAM_NOT_OPEN: a second Open, an empty message)
+  // must end the stream; every other error is a refusal: nothing of the message was applied, and MakeRefusal() words it
+  // for the client.
   //
   // A name is registered once a stream; a second handle for it is refused (INVALID_FIELD).
   absl::Status Handle(const v1::ObserveRequest& request);

@@ -85,9 +85,9 @@ class Session {
     uint64_t world_epoch = 0;  // 0: the session has no synchronous steps
     uint32_t world_size = 0;
   };
-  // Registers a stream of a worker and fences its older one, and another worker's with the same rank, whose listeners get
-  // WORKER_FENCED. SESSION_DELETED, LIMIT_EXCEEDED; with a rank SESSION_NOT_SYNCHRONOUS, RANK_INVALID. A sealed session
-  // can be opened: its workers learn from the Welcome what was applied.
+  // Registers a stream of a worker and fences its older one, and another worker's with the same rank, whose listeners
+  // get WORKER_FENCED. SESSION_DELETED, LIMIT_EXCEEDED; with a rank SESSION_NOT_SYNCHRONOUS, RANK_INVALID. A sealed
+  // session can be opened: its workers learn from the Welcome what was applied.
   absl::StatusOr<OpenResult> OpenStream(const StreamOpening& opening, std::shared_ptr<StreamListener> listener)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Forgets the stream's listener, if it is still this incarnation's.
@@ -122,8 +122,8 @@ class Session {
     std::optional<absl::Duration> deadline;  // when ExpireSteps is due next; unset: it isn't
     uint64_t bytes_since_cut = 0;
   };
-  // Takes a rank's part of a step; what is complete then is folded. A part of a folded step is answered again, and counted
-  // among the repeated or late ones. SESSION_DELETED, WORKER_FENCED, SESSION_NOT_SYNCHRONOUS, RANK_INVALID,
+  // Takes a rank's part of a step; what is complete then is folded. A part of a folded step is answered again, and
+  // counted among the repeated or late ones. SESSION_DELETED, WORKER_FENCED, SESSION_NOT_SYNCHRONOUS, RANK_INVALID,
   // WORLD_EPOCH_STALE, STEP_OUT_OF_WINDOW, SESSION_SEALED, CHANNEL_COUNT_CHANGED, LEARNED_NOT_INITIALIZED,
   // STATISTICS_INCONSISTENT, LIMIT_EXCEEDED: nothing is taken.
   absl::StatusOr<StepOutcome> Contribute(const StepSender& sender, StepUpdate update, absl::Duration now)
@@ -139,8 +139,8 @@ class Session {
     uint64_t folded_step = 0;
     Notices notices;  // to be delivered
   };
-  // Begins a new world of this many ranks and drops open steps. SESSION_DELETED, SESSION_NOT_SYNCHRONOUS, SESSION_SEALED,
-  // WORLD_EPOCH_STALE. REQUIRES: world_size > 0.
+  // Begins a new world of this many ranks and drops open steps. SESSION_DELETED, SESSION_NOT_SYNCHRONOUS,
+  // SESSION_SEALED, WORLD_EPOCH_STALE. REQUIRES: world_size > 0.
   absl::StatusOr<WorldChange> SetWorld(uint64_t expected_epoch, uint32_t world_size) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- Control. (session.cc)
@@ -152,8 +152,8 @@ class Session {
   // LIMIT_EXCEEDED.
   absl::StatusOr<uint64_t> SetEnabled(const std::string& pattern, bool enabled) ABSL_LOCKS_EXCLUDED(mutex_);
   // Sets the parameters of one layer with a passive observer, one a channel. LAYER_NAME_INVALID, LAYER_SKIPPED,
-  // LAYER_NOT_PASSIVE, INVALID_FIELD (a scale that is not finite and positive, or none), LIMIT_EXCEEDED, SESSION_SEALED,
-  // SESSION_DELETED.
+  // LAYER_NOT_PASSIVE, INVALID_FIELD (a scale that is not finite and positive, or none), LIMIT_EXCEEDED,
+  // SESSION_SEALED, SESSION_DELETED.
   absl::Status SetQParams(const std::string& layer, absl::Span<const QParams> params) ABSL_LOCKS_EXCLUDED(mutex_);
   // Frees all layers and refuses everything from now on. The notices end all streams with SESSION_DELETED and fail all
   // waiters.
@@ -214,8 +214,8 @@ class Session {
   // Merges a state, whole or not at all, as one update of a worker "import-DIGEST"; the caller waits with WhenDurable
   // before it answers. A state of this digest that is merged already is OK, in a sealed session too. With
   // `skip_unmergeable` layers that can't be merged are left out; if that leaves none, nothing changes.
-  // SESSION_DELETED, SESSION_SEALED, SYNCHRONOUS_STEPS_OPEN, STATE_OVERLAPS, LIMIT_EXCEEDED; about a layer LAYER_SKIPPED,
-  // OBSERVER_MISMATCH, CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW, STATE_UNMERGEABLE.
+  // SESSION_DELETED, SESSION_SEALED, SYNCHRONOUS_STEPS_OPEN, STATE_OVERLAPS, LIMIT_EXCEEDED; about a layer
+  // LAYER_SKIPPED, OBSERVER_MISMATCH, CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW, STATE_UNMERGEABLE.
   absl::StatusOr<StateMerge> MergeState(SessionState state, bool skip_unmergeable) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- Checkpoints; see Engine::Checkpoint for the caller, which makes one cut at a time. (session_checkpoint.cc)
@@ -225,8 +225,9 @@ class Session {
     uint64_t bytes = 0;    // memory of its layers
     SessionCheckpoint checkpoint;
   };
-  // What changed since the last durable version; nullopt when nothing did, or when the session is deleted. `now` becomes
-  // the time of these changes. The caller reads its statistics no more once it has called MarkDurable or MarkFailed.
+  // What changed since the last durable version; nullopt when nothing did, or when the session is deleted. `now`
+  // becomes the time of these changes. The caller reads its statistics no more once it has called MarkDurable or
+  // MarkFailed.
   std::optional<Cut> TakeCut(absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
   // The newest cut, which is of this version, was committed. The notices tell streams whose worker got further, and
   // waiters.

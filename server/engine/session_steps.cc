@@ -25,8 +25,8 @@ std::string NameRanks(const std::vector<uint32_t>& ranks) {
                       ranks.size() > named.size() ? absl::StrCat(" and ", ranks.size() - named.size(), " more") : "");
 }
 
-// `lowest`: the step is the lowest open one. An earlier one may yet give the layer a value, as when a server started again
-// and the ranks send both once more.
+// `lowest`: the step is the lowest open one. An earlier one may yet give the layer a value, as when a server started
+// again and the ranks send both once more.
 // CHANNEL_COUNT_CHANGED, LEARNED_NOT_INITIALIZED, STATISTICS_INCONSISTENT.
 absl::Status CheckRankGradients(const LayerBinding& binding, const LayerStatistics& statistics,
                                 const StepContribution::Gradients& gradients, bool lowest) {

@@ -22,7 +22,8 @@ class SharedStatistics {
   const LayerStatistics& operator*() const { return *current_; }
   const LayerStatistics* operator->() const { return current_.get(); }
 
-  // To change them; copies them first while they are shared, or if they are frozen. Valid until the next Share or Freeze.
+  // To change them; copies them first while they are shared, or if they are frozen. Valid until the next Share or
+  // Freeze.
   LayerStatistics* Mutable() {
     if (own_ == nullptr || shared_) Take(std::make_shared<LayerStatistics>(*current_));
     return own_;

@@ -8,12 +8,12 @@ namespace calib::server {
 
 // How the state of a layer, as another session collected it, goes into what this session has of the layer.
 //
-// Histograms and ranges merge. What can't be merged is taken over as it is, from an observer with equal parameters, where
-// `target` has none: all of a state that depends on order, set parameters (equal ones may be there already), and what was
-// learned, beside the statistics, which merge.
+// Histograms and ranges merge. What can't be merged is taken over as it is, from an observer with equal parameters,
+// where `target` has none: all of a state that depends on order, set parameters (equal ones may be there already), and
+// what was learned, beside the statistics, which merge.
 //
-// OBSERVER_MISMATCH (another kind, channel axis or parameters, a coarser histogram), CHANNEL_COUNT_CHANGED, COUNT_OVERFLOW,
-// STATE_UNMERGEABLE (both have what can't be merged). REQUIRES: `state` has channels.
+// OBSERVER_MISMATCH (another kind, channel axis or parameters, a coarser histogram), CHANNEL_COUNT_CHANGED,
+// COUNT_OVERFLOW, STATE_UNMERGEABLE (both have what can't be merged). REQUIRES: `state` has channels.
 absl::Status CheckStateMerge(const LayerStatistics& target, const LayerStatistics& state);
 // REQUIRES: CheckStateMerge(*target, state).ok().
 void MergeState(LayerStatistics state, LayerStatistics* target);

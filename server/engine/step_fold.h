@@ -18,8 +18,9 @@
 
 namespace calib::server {
 
-// One step reduced over its ranks, in rank order, so that contributions' order of arrival decides nothing: what one process
-// would have observed of the union of their tensors. Layers are in the order in which they come up, rank by rank.
+// One step reduced over its ranks, in rank order, so that contributions' order of arrival decides nothing: what one
+// process would have observed of the union of their tensors. Layers are in the order in which they come up, rank by
+// rank.
 //
 // Lives under the lock of the layers' session.
 class StepFold {

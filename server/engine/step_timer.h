@@ -22,8 +22,8 @@ class StepTimer {
   StepTimer(const Clock* clock, std::function<void(const std::shared_ptr<Session>&)> expire);
   ~StepTimer();
 
-  // `deadline` is on the clock's Elapsed(). A session has one deadline, the earliest that was set since it last expired;
-  // one that is not true any more only makes `expire` look in vain.
+  // `deadline` is on the clock's Elapsed(). A session has one deadline, the earliest that was set since it last
+  // expired; one that is not true any more only makes `expire` look in vain.
   void Set(const std::shared_ptr<Session>& session, absl::Duration deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

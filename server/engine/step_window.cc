@@ -72,7 +72,8 @@ absl::Status StepWindow::CheckRank(uint32_t rank) const {
 absl::StatusOr<StepWindow::Verdict> StepWindow::Check(uint32_t rank, uint64_t world_epoch, uint64_t step) const {
   if (absl::Status status = CheckRank(rank); !status.ok()) return status;
   const uint64_t lowest = record_.folded_step + 1;
-  // What is folded stays, whatever the world: its contributors that the world still has are answered in a later one too.
+  // What is folded stays, whatever the world: its contributors that the world still has are answered in a later one
+  // too.
   if (step > 0 && step < lowest) {
     const std::shared_ptr<const FoldedStep> folded = FindFolded(step);
     if (folded != nullptr) {

@@ -39,8 +39,8 @@ struct OpenStep {
   bool closed = false;     // the deadline passed: what is missing is not waited for
   bool partial = false;    // it did so while contributions were missing
   bool regridded = false;  // `grids` are not the first ones: counts on older ones may be on their way
-  // kCounting: the layers with a reference histogram, and the grids to count them on; of 0 bins when there is nothing to
-  // count, for one that is switched off too, which is passed over then.
+  // kCounting: the layers with a reference histogram, and the grids to count them on; of 0 bins when there is nothing
+  // to count, for one that is switched off too, which is passed over then.
   std::unordered_map<const Layer*, ReferenceGrid> grids;
   std::unordered_set<const Layer*> passed_over;
 
@@ -79,12 +79,12 @@ class StepWindow {
   // RANK_INVALID, WORLD_EPOCH_STALE, STEP_OUT_OF_WINDOW.
   absl::StatusOr<Verdict> Check(uint32_t rank, uint64_t world_epoch, uint64_t step) const;
 
-  // Takes a contribution, in place of an earlier one. In the counting stage one that differs from the rank's earlier one
-  // sends the step back to kContributing, without counts. REQUIRES: Check gave kNew or kAgain.
+  // Takes a contribution, in place of an earlier one. In the counting stage one that differs from the rank's earlier
+  // one sends the step back to kContributing, without counts. REQUIRES: Check gave kNew or kAgain.
   void Take(uint32_t rank, uint64_t step, std::shared_ptr<StepContribution> contribution, absl::Duration now);
 
-  // Leaves out those whose counts are awaited, and sends the step back to kContributing: grids are made of the ranges of
-  // those that count. REQUIRES: the step is in stage kCounting.
+  // Leaves out those whose counts are awaited, and sends the step back to kContributing: grids are made of the ranges
+  // of those that count. REQUIRES: the step is in stage kCounting.
   static void LeaveOutUncounted(OpenStep* open);
 
   // The step, if it is open and has been contributed to; else null.

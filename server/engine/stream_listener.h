@@ -15,10 +15,11 @@ class StreamListener {
  public:
   virtual ~StreamListener() = default;
 
-  // More of the stream's updates, or of the session's synchronous steps, are durable; ObserveStream::ack() says how far.
+  // More of the stream's updates, or of the session's synchronous steps, are durable; ObserveStream::ack() says how
+  // far.
   virtual void OnDurable() = 0;
-  // A message about synchronous steps for the worker: StepGrids, StepResult, World, or the Refusal of a step that failed.
-  // Those of different steps may come in any order.
+  // A message about synchronous steps for the worker: StepGrids, StepResult, World, or the Refusal of a step that
+  // failed. Those of different steps may come in any order.
   virtual void OnStep(std::shared_ptr<const v1::ObserveResponse> message) = 0;
   // The stream must end with this status: WORKER_FENCED, SESSION_DELETED.
   virtual void OnEnd(const absl::Status& status) = 0;

@@ -13,8 +13,8 @@
 
 namespace calib::server {
 
-// What an update carries of one layer: statistics as sent in `rows`, or, when `observed` or, for an observer that depends
-// on order, `step` is set, as reduced from a raw chunk by the binding's observer. Borrows all of it.
+// What an update carries of one layer: statistics as sent in `rows`, or, when `observed` or, for an observer that
+// depends on order, `step` is set, as reduced from a raw chunk by the binding's observer. Borrows all of it.
 struct UpdateRows {
   LayerBinding* binding = nullptr;  // REQUIRES: not skipped
   LayerView rows;

@@ -17,7 +17,8 @@ absl::Status ValidateDisplayName(absl::string_view name);
 // LAYER_NAME_INVALID: empty, or not UTF-8; LIMIT_EXCEEDED: too long.
 absl::Status ValidateLayerName(absl::string_view name, const Limits& limits);
 
-// LIMIT_EXCEEDED: "`what`; the limit is `limit` (`option`)". `layer`, if not empty, goes to the metadata: whose fault it is.
+// LIMIT_EXCEEDED: "`what`; the limit is `limit` (`option`)". `layer`, if not empty, goes to the metadata: whose fault
+// it is.
 absl::Status LimitExceeded(absl::string_view what, absl::string_view option, uint64_t limit,
                            absl::string_view layer = "");
 

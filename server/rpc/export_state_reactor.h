@@ -20,8 +20,8 @@
 
 namespace calib::server {
 
-// One ExportState call: a chunk is made once the one before was taken, so that a slow reader costs one of them. Ends with
-// the file, when the server drains, or when the caller is gone.
+// One ExportState call: a chunk is made once the one before was taken, so that a slow reader costs one of them. Ends
+// with the file, when the server drains, or when the caller is gone.
 //
 // All work is done by a task on the pool; at most one is scheduled or runs. The object lives until OnDone and until the
 // last callback that holds it is gone.

@@ -18,12 +18,12 @@
 
 namespace calib::server {
 
-// One ImportState call: reads the file chunk by chunk, merges it once the client has half-closed, and answers when that is
-// durable. A stream that ends before that leaves nothing behind. When the server drains, a file that is not whole yet is
-// given up.
+// One ImportState call: reads the file chunk by chunk, merges it once the client has half-closed, and answers when that
+// is durable. A stream that ends before that leaves nothing behind. When the server drains, a file that is not whole
+// yet is given up.
 //
-// All work is done by a task on the pool, while no read is under way; at most one is scheduled or runs. The object lives
-// until OnDone and until the last callback that holds it is gone.
+// All work is done by a task on the pool, while no read is under way; at most one is scheduled or runs. The object
+// lives until OnDone and until the last callback that holds it is gone.
 class ImportStateReactor final : public grpc::ServerReadReactor<v1::ImportStateRequest>,
                                  public DrainListener,
                                  public std::enable_shared_from_this<ImportStateReactor> {

@@ -16,16 +16,16 @@
 
 namespace calib::server {
 
-// The rows of one commit, encoded in two moves: workers and layers, which take the time, without knowing what is stored;
-// then, in Finish or Remove, the rows that hold sums. Not thread-safe.
+// The rows of one commit, encoded in two moves: workers and layers, which take the time, without knowing what is
+// stored; then, in Finish or Remove, the rows that hold sums. Not thread-safe.
 class CommitBatch {
  public:
   CommitBatch() = default;
   // Takes in checkpoints of different sessions. INVALID_ARGUMENT: one that no store can keep.
   static absl::StatusOr<CommitBatch> Encode(const std::vector<SessionCheckpoint>& checkpoints);
 
-  // Adds the session rows to the batch, and brings `rows` to what is stored once it is written. INVALID_ARGUMENT: worker
-  // ordinals leave a gap; `rows` is of no use then.
+  // Adds the session rows to the batch, and brings `rows` to what is stored once it is written. INVALID_ARGUMENT:
+  // worker ordinals leave a gap; `rows` is of no use then.
   absl::Status AddSessions(uint64_t seed, StoreRows* rows);
   // Deletes every row of a session that is stored; in the batch and in `rows`.
   absl::Status RemoveSession(rocksdb::DB* db, const std::string& name, StoreRows* rows);

@@ -15,8 +15,8 @@ class RandomRWFile;
 
 namespace calib::server {
 
-// The file COMMITTED of a store: the number of the last commit that was acknowledged, outside of the database, so that a
-// database that lost its end is known. FORMAT.md has its bytes. Not thread-safe.
+// The file COMMITTED of a store: the number of the last commit that was acknowledged, outside of the database, so that
+// a database that lost its end is known. FORMAT.md has its bytes. Not thread-safe.
 class CommitMark {
  public:
   static std::string FileName(const std::string& store_path);
@@ -35,7 +35,8 @@ class CommitMark {
   // After an open that found the database good, at this commit: the file then says so in both of its places. Errors as
   // Write.
   absl::Status Renew(uint64_t commit);
-  // Notes the commit after the last one; durable on return. UNAVAILABLE: it may be noted or not, and the mark must be opened anew.
+  // Notes the commit after the last one; durable on return. UNAVAILABLE: it may be noted or not, and the mark must be
+  // opened anew.
   absl::Status Write(uint64_t commit);
 
  private:

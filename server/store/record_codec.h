@@ -11,8 +11,8 @@
 
 namespace calib::server {
 
-// Records between store.h and the messages of record.proto. What is in a key, and the sums of a session row, are left to
-// the caller. Decoding checks all that it reads; DATA_LOSS says what no record can be.
+// Records between store.h and the messages of record.proto. What is in a key, and the sums of a session row, are left
+// to the caller. Decoding checks all that it reads; DATA_LOSS says what no record can be.
 
 store::v1::SessionRow EncodeSession(const SessionRecord& session);
 absl::StatusOr<SessionRecord> DecodeSession(absl::string_view name, const store::v1::SessionRow& row);

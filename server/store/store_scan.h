@@ -39,8 +39,8 @@ struct StoredSession {
 absl::StatusOr<store::v1::StoreRow> ReadStoreRow(rocksdb::DB* db);
 
 // Reads every row: checks each, and that none is lost, stale or too many, whatever the database thinks of it. Passes
-// sessions in name order to `receive`, if there is one. Errors name the session and layer: DATA_LOSS, FAILED_PRECONDITION
-// (written by a newer calibd), UNAVAILABLE.
+// sessions in name order to `receive`, if there is one. Errors name the session and layer: DATA_LOSS,
+// FAILED_PRECONDITION (written by a newer calibd), UNAVAILABLE.
 using ReceiveSession = absl::FunctionRef<void(StoredSession)>;
 absl::StatusOr<StoreRows> ScanStore(rocksdb::DB* db, uint64_t seed, const ReceiveSession* receive);
 

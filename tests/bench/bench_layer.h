@@ -9,8 +9,8 @@
 
 namespace calib::bench {
 
-// The layer that every method and search is timed on: 1 Mi values of Student's t with 4 degrees of freedom, a bell with a
-// heavy tail. The same on every call and machine with this standard library.
+// The layer that every method and search is timed on: 1 Mi values of Student's t with 4 degrees of freedom, a bell with
+// a heavy tail. The same on every call and machine with this standard library.
 const std::vector<float>& LayerValues();
 
 // Its statistics, as the service observes them.

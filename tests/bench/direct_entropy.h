@@ -5,8 +5,8 @@
 
 namespace calib::bench {
 
-// What MxnetEntropy is timed beside: the same search as Apache MXNet's calibrate_entropy does it, every candidate bin by
-// bin in float32, on one thread (MXNet: one candidate a thread). O(bins^2). The counts must be whole.
+// What MxnetEntropy is timed beside: the same search as Apache MXNet's calibrate_entropy does it, every candidate bin
+// by bin in float32, on one thread (MXNet: one candidate a thread). O(bins^2). The counts must be whole.
 // REQUIRES: an odd number of bins, at least quantized_bins; quantized_bins is odd.
 EntropyResult DirectEntropy(const EqualWidthHistogram& histogram, int quantized_bins);
 

@@ -1,5 +1,5 @@
-// The searches that other frameworks have too, on the histograms that those would search, one core; and a fleet's layers
-// with four methods on two. peers.py times PyTorch's search on the same counts.
+// The searches that other frameworks have too, on the histograms that those would search, one core; and a fleet's
+// layers with four methods on two. peers.py times PyTorch's search on the same counts.
 
 #include <benchmark/benchmark.h>
 

@@ -1,7 +1,7 @@
 // One rank of a session with synchronous steps, for steps.py, which starts as many as there are ranks. Reads lines
 // "WORK RANKS STEPS" from standard input, until it ends. Of each, ranks 0 to RANKS - 1 take STEPS steps together: all
-// layers' extremes in one call, each averaged over the steps by the server. They print the seconds that each step took as
-// a JSON list.
+// layers' extremes in one call, each averaged over the steps by the server. They print the seconds that each step took
+// as a JSON list.
 
 #include <CLI/CLI.hpp>
 #include <chrono>

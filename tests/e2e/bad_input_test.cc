@@ -226,11 +226,13 @@ TEST(AbsentServerTest, AddressFromTheEnvironment) {
 TEST(PortTest, TakenPortIsAClearError) {
   const Server server;
   const ProcessResult grpc =
-      RunProcess({CALIB_BIN_DIR "/calibd", "--store", "memory", "--listen", server.address(), "--http", ""}, {}, absl::Seconds(20));
+      RunProcess({CALIB_BIN_DIR "/calibd", "--store", "memory", "--listen", server.address(), "--http", ""}, {},
+                 absl::Seconds(20));
   EXPECT_EQ(grpc.exit_code, 1);
   EXPECT_THAT(grpc.err, HasSubstr(server.address()));
   const ProcessResult http =
-      RunProcess({CALIB_BIN_DIR "/calibd", "--store", "memory", "--listen", "127.0.0.1:0", "--http", server.http()}, {}, absl::Seconds(20));
+      RunProcess({CALIB_BIN_DIR "/calibd", "--store", "memory", "--listen", "127.0.0.1:0", "--http", server.http()}, {},
+                 absl::Seconds(20));
   EXPECT_EQ(http.exit_code, 1);
   EXPECT_THAT(http.err, HasSubstr(server.http()));
   CalibctlOk(server.address(), {"health"});

@@ -246,9 +246,9 @@ TEST(LearnedRanksTest, FourRanksLearnWhatOneProcessLearns) {
   const Trajectory split = Training(server.address(), "four", {5, 3, 4, 4}).Run();
   ASSERT_EQ(split.learned.size(), kTrainingSteps + 1u);
   ASSERT_EQ(whole.learned.size(), split.learned.size());
-  // Gradients are the same but for rounding: four sums added are not one sum, and each tensor's gradients are float32. That
-  // moves a step's gradient by its last bit, 2^-24 of it, and parameters by less; where training follows its own path, as
-  // here, the bits add up. Sixteen of them are allowed; one was seen in all steps.
+  // Gradients are the same but for rounding: four sums added are not one sum, and each tensor's gradients are float32.
+  // That moves a step's gradient by its last bit, 2^-24 of it, and parameters by less; where training follows its own
+  // path, as here, the bits add up. Sixteen of them are allowed; one was seen in all steps.
   const auto tolerance = [](float value) { return 0x1p-20 * std::abs(double{value}); };
   for (size_t step = 0; step < whole.learned.size(); ++step) {
     SCOPED_TRACE("step " + std::to_string(step));

@@ -123,8 +123,8 @@ inline const ObserverConfig kEmaChannelsConfig{.kind = ObserverKind::kEma, .chan
 inline const ObserverConfig kReferenceConfig{.kind = ObserverKind::kReferenceHistogram,
                                              .reference = {ReferenceRule::kMxnet, 65, 129}};
 inline const ObserverConfig kPassiveConfig{.kind = ObserverKind::kPassive};
-// minmax*: kMinMaxConfig, channels*: kChannelsConfig, skipped*: none, ema.channels*: kEmaChannelsConfig, ema*: kEmaConfig,
-// reference*: kReferenceConfig, passive*: kPassiveConfig, *: kHistogramConfig
+// minmax*: kMinMaxConfig, channels*: kChannelsConfig, skipped*: none, ema.channels*: kEmaChannelsConfig, ema*:
+// kEmaConfig, reference*: kReferenceConfig, passive*: kPassiveConfig, *: kHistogramConfig
 SessionConfig TestConfig();
 
 // A stream and its listener, with its layers registered.

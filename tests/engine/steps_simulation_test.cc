@@ -1,6 +1,6 @@
-// A fleet of simulated ranks, over a network that loses connections and a server that crashes, in simulated time: whatever
-// happens, the session holds bit for bit what one process would hold that saw what the ranks counted gave, and every rank
-// is told so, once.
+// A fleet of simulated ranks, over a network that loses connections and a server that crashes, in simulated time:
+// whatever happens, the session holds bit for bit what one process would hold that saw what the ranks counted gave, and
+// every rank is told so, once.
 
 #include <cstdint>
 #include <deque>

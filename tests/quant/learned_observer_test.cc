@@ -209,8 +209,8 @@ TEST(LearnedObserverTest, MemoryIsThatOfLearnedLayersAlone) {
   EXPECT_EQ(layer.MemoryBytes(), collected.MemoryBytes() + sizeof(LearnedOptions) + sizeof(LearnedState));
 }
 
-// Four ranks learn the int4 scale of a layer: gradients of the squared error lead from LSQ's beginning to about the best
-// scale that there is. (Not quite: the straight-through estimator's gradient is another one than the error's.)
+// Four ranks learn the int4 scale of a layer: gradients of the squared error lead from LSQ's beginning to about the
+// best scale that there is. (Not quite: the straight-through estimator's gradient is another one than the error's.)
 TEST(LearnedObserverTest, RanksLearnAScale) {
   std::vector<float> values = test::GoldenLayers().front().values;
   values.resize(20000);

@@ -1,5 +1,5 @@
-// What learned.h and ema_range.h compute, for learned_differential.py: reads one JSON object a line from standard input,
-// writes one a line to standard output. Ends with 1 on a case that they refuse.
+// What learned.h and ema_range.h compute, for learned_differential.py: reads one JSON object a line from standard
+// input, writes one a line to standard output. Ends with 1 on a case that they refuse.
 
 #include <iostream>
 #include <nlohmann/json.hpp>

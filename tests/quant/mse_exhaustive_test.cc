@@ -1,5 +1,5 @@
-// What mse finds from a histogram, against the best that any parameters reach on the raw values: a dense grid of scales,
-// for affine types every zero point, for power-of-two scales every power of two.
+// What mse finds from a histogram, against the best that any parameters reach on the raw values: a dense grid of
+// scales, for affine types every zero point, for power-of-two scales every power of two.
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
-// What learned_state.h computes, for optimizer_differential.py: reads one JSON object a line from standard input, writes one
-// a line to standard output. Ends with 1 on a case that it refuses.
+// What learned_state.h computes, for optimizer_differential.py: reads one JSON object a line from standard input,
+// writes one a line to standard output. Ends with 1 on a case that it refuses.
 
 #include <iostream>
 #include <nlohmann/json.hpp>

@@ -1,5 +1,6 @@
-// Answers reference_differential.py: reads requests from standard input, each a line of JSON followed by the little-endian
-// arrays that it announces ("float32": [lengths], "float64": [lengths]), and prints a line of JSON for each.
+// Answers reference_differential.py: reads requests from standard input, each a line of JSON followed by the
+// little-endian arrays that it announces ("float32": [lengths], "float64": [lengths]), and prints a line of JSON for
+// each.
 
 #include <iostream>
 #include <nlohmann/json.hpp>

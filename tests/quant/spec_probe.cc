@@ -1,5 +1,6 @@
-// Reads lines "type scheme reduce qmin qmax min max" (qmin and qmax may be "-": all codes; numbers as strtod reads them)
-// and prints for each what preset pytorch makes of the range: a line of JSON with scale and zero_point, or with error.
+// Reads lines "type scheme reduce qmin qmax min max" (qmin and qmax may be "-": all codes; numbers as strtod reads
+// them) and prints for each what preset pytorch makes of the range: a line of JSON with scale and zero_point, or with
+// error.
 
 #include <cstdio>
 #include <cstdlib>

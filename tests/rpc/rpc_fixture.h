@@ -59,8 +59,8 @@ class ObserveClient {
 };
 
 // A server with the session "s", whose layers "range/*" have a minmax observer, "skip/*" none, "channels/*" a histogram
-// per channel along axis 0, "ema/*" PyTorch's moving average with weight 1/2, "ema_channels/*" MegEngine's along the last
-// axis, "reference/*" MXNet's histogram, "passive/*" set parameters, and all others a histogram per tensor.
+// per channel along axis 0, "ema/*" PyTorch's moving average with weight 1/2, "ema_channels/*" MegEngine's along the
+// last axis, "reference/*" MXNet's histogram, "passive/*" set parameters, and all others a histogram per tensor.
 class RpcTest : public ::testing::Test {
  protected:
   RpcTest() : RpcTest(test::InProcessServerOptions()) {}

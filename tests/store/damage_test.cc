@@ -1,5 +1,5 @@
-// Every file of a store truncated, removed or with a bit flipped: the store is refused with a clear line, or gives exactly
-// what was acknowledged.
+// Every file of a store truncated, removed or with a bit flipped: the store is refused with a clear line, or gives
+// exactly what was acknowledged.
 #include <algorithm>
 #include <cstdint>
 #include <functional>

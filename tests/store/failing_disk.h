@@ -24,8 +24,8 @@ class FailingDisk {
 
   rocksdb::Env* env() { return env_.get(); }
 
-  // After `operations` more writes and syncs that succeed, all fail (`once`: one fails), until Repair. `full`: for lack of
-  // space.
+  // After `operations` more writes and syncs that succeed, all fail (`once`: one fails), until Repair. `full`: for lack
+  // of space.
   void FailAfter(int operations, Failure failure, bool once, bool full);
   void Repair();
   // Whether any has failed since FailAfter.

@@ -1,5 +1,5 @@
-// The bytes of format version 1. When one of these fails the format has changed: that needs a new version, and code that
-// still reads this one.
+// The bytes of format version 1. When one of these fails the format has changed: that needs a new version, and code
+// that still reads this one.
 #include <cstdint>
 #include <memory>
 #include <string>

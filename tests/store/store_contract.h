@@ -16,8 +16,8 @@ class StorePlace {
   virtual ~StorePlace() = default;
   // A store object on this place, not opened yet.
   virtual std::unique_ptr<Store> NewStore() = 0;
-  // Whether one may be opened while another is: that one stays usable, as a fenced one. Else it is UNAVAILABLE until the
-  // other is gone.
+  // Whether one may be opened while another is: that one stays usable, as a fenced one. Else it is UNAVAILABLE until
+  // the other is gone.
   virtual bool takes_over() const = 0;
 };
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every source file is small, has its include guard and names nothing that is unfinished."""
+"""Every source file is small and narrow, has its include guard and names nothing that is unfinished."""
 
 import os
 import pathlib
@@ -10,6 +10,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MOST_LINES = 400
+MOST_COLUMNS = 120
 SUFFIXES = (".cc", ".h", ".py", ".proto", ".sh", ".cmake", ".txt", ".js", ".css", ".html")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
@@ -36,6 +37,9 @@ def problems_of(root, path):
         guard = guard_of(name)
         if lines[:2] != [f"#ifndef {guard}", f"#define {guard}"] or lines[-1] != f"#endif  // {guard}":
             yield f"{name}: its include guard is not {guard}, on the first two lines and the last"
+    for number, line in enumerate(lines, 1):
+        if path.suffix in (".cc", ".h", ".proto", ".py") and len(line) > MOST_COLUMNS:
+            yield f"{name}:{number}: {len(line)} columns, more than {MOST_COLUMNS}"
     if path != pathlib.Path(__file__).resolve():
         for number, line in enumerate(lines, 1):
             if UNFINISHED.search(line):
@@ -65,6 +69,10 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(self.check("quant/a.cc", "\n" * MOST_LINES), [])
         self.assertEqual(len(self.check("quant/a.cc", "\n" * (MOST_LINES + 1))), 1)
         self.assertEqual(self.check("build-x/a.cc", "\n" * (MOST_LINES + 1)), [])
+
+    def test_columns(self):
+        self.assertEqual(self.check("quant/a.cc", "/" * MOST_COLUMNS + "\n"), [])
+        self.assertEqual(len(self.check("quant/a.cc", "\n" + "/" * (MOST_COLUMNS + 1) + "\n")), 1)
 
     def test_include_guard(self):
         guard = "CALIB_QUANT_BIN_MODEL_H_"

@@ -98,7 +98,8 @@ TEST_F(CrashedWorkerTest, OfTwoProcessesWithOneIdTheOlderIsFenced) {
   scene_.CheckAll();
 }
 
-// The older one stands still, cut off, until the newer one is done, and finds a server that knows of the newer one alone.
+// The older one stands still, cut off, until the newer one is done, and finds a server that knows of the newer one
+// alone.
 TEST_F(CrashedWorkerTest, AFencedWorkerIsFencedAlsoAfterARestart) {
   Start();
   ASSERT_TRUE(scene_.AwaitDurable(0, 5));
