@@ -99,7 +99,8 @@ class SyncGoldenTest : public testing::TestWithParam<SyncObserver> {
   Server server_;
 };
 
-// Ranks start in every order; each but the last has to wait for the others, and the first one is stopped while they come.
+// Ranks start in every order; each but the last has to wait for the others, and the first one is stopped while they
+// come.
 TEST_P(SyncGoldenTest, RanksComeInAnyOrder) {
   std::vector<int> order = {0, 1, 2, 3};
   std::mt19937 rng(7);

@@ -205,8 +205,8 @@ TEST(ReferenceCalibrateGoldenTest, Mxnet) {
   EXPECT_EQ(counts, (CountsByObserver{{"entropy", {48, 0}}, {"naive", {16, 0}}}));
 }
 
-// The share of values that the outermost bins of numpy.histogram may hold, MegEngine's histogram_bins rule. The entry is
-// the amplitude / 127.
+// The share of values that the outermost bins of numpy.histogram may hold, MegEngine's histogram_bins rule. The entry
+// is the amplitude / 127.
 TEST(ReferenceCalibrateGoldenTest, CoverageOfAHundredBins) {
   int compared = 0;
   ObserverConfig config;

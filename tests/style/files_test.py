@@ -38,7 +38,7 @@ def problems_of(root, path):
         if lines[:2] != [f"#ifndef {guard}", f"#define {guard}"] or lines[-1] != f"#endif  // {guard}":
             yield f"{name}: its include guard is not {guard}, on the first two lines and the last"
     for number, line in enumerate(lines, 1):
-        if path.suffix in (".cc", ".h", ".proto", ".py") and len(line) > MOST_COLUMNS:
+        if path.suffix in (".cc", ".h", ".proto") and len(line) > MOST_COLUMNS:
             yield f"{name}:{number}: {len(line)} columns, more than {MOST_COLUMNS}"
     if path != pathlib.Path(__file__).resolve():
         for number, line in enumerate(lines, 1):
