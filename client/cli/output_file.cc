@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 namespace calib::cli {
 namespace {
@@ -30,7 +31,7 @@ absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string
     if (!S_ISREG(found.st_mode)) return absl::FailedPreconditionError(absl::StrCat(path, ": is not a plain file"));
     if (!overwrite) return ExistsError(path);
   }
-  std::string temporary_path = absl::StrCat(path, ".part-", getpid());
+  std::string temporary_path = absl::StrCat(path, ".part-", getpid(), "-", absl::GetCurrentTimeNanos());
   const int file = open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file < 0) return absl::ErrnoToStatus(errno, temporary_path);
   return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary_path), file, overwrite));
@@ -61,17 +62,22 @@ absl::Status OutputFile::Commit() {
     if (rename(temporary_path_.c_str(), path_.c_str()) != 0) return Error();
   } else {
     // Unlike rename, this does not replace what came there meanwhile.
-    if (link(temporary_path_.c_str(), path_.c_str()) != 0) return errno == EEXIST ? ExistsError(path_) : Error();
-    unlink(temporary_path_.c_str());
+    if (link(temporary_path_.c_str(), path_.c_str()) == 0) {
+      unlink(temporary_path_.c_str());
+    } else if (errno == EEXIST) {
+      return ExistsError(path_);
+    } else if (rename(temporary_path_.c_str(), path_.c_str()) != 0) {  // not every file system has links
+      return Error();
+    }
   }
   committed_ = true;
   const int folder = open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return Error();
-  const bool synced = fsync(folder) == 0;
+  if (folder < 0) return absl::OkStatus();                    // the file is there; this one may not be read
+  const bool failed = fsync(folder) != 0 && errno != EINVAL;  // not every file system can
   const int error = errno;
   close(folder);
   errno = error;
-  return synced ? absl::OkStatus() : Error();
+  return failed ? Error() : absl::OkStatus();
 }
 
 }  // namespace calib::cli

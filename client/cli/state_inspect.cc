@@ -51,6 +51,7 @@ Json InspectJson(const v1::StateHeader& header, const std::vector<v1::LayerSumma
                {"config", known.at("config")},
                {"create_time", google::protobuf::util::TimeUtil::ToString(header.create_time())},
                {"updates_applied", header.updates()},
+               {"incomplete", header.incomplete()},
                {"values", reader.values()},
                {"bytes", reader.file_bytes()},
                {"digest", reader.digest()},
@@ -71,6 +72,7 @@ std::string InspectText(const v1::StateHeader& header, const std::vector<v1::Lay
                    " layers, ", FormatCount(reader.values()), " values, ", FormatCount(header.updates()), " updates, ",
                    FormatBytes(static_cast<double>(reader.file_bytes())), "\nuid ", Printable(header.uid()), ", made ",
                    google::protobuf::util::TimeUtil::ToString(header.create_time()), "\n");
+  if (header.incomplete()) text += "incomplete: values of some workers were lost before it was exported\n";
   for (const std::string& uid : header.lineage()) {
     if (uid != header.uid()) absl::StrAppend(&text, "with values of session ", Printable(uid), "\n");
   }

@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "calib/v1/calibration_service.grpc.pb.h"
 #include "client/cpp/backoff.h"
@@ -40,8 +42,13 @@ absl::StatusOr<Response> Call(Stub* stub, const ClientOptions& options, Method<R
     ++*attempts;
     const absl::Status status = FromGrpcStatus((stub->*method)(&context, request, &response), options.server);
     if (status.ok()) return response;
-    // The call that waited in vain says nothing about why.
-    if (absl::IsDeadlineExceeded(status) && !unavailable.ok()) return unavailable;
+    if (absl::IsDeadlineExceeded(status) && !unavailable.ok()) {
+      // The call that waited in vain says nothing about why.
+      absl::Status both(unavailable.code(), absl::StrCat(unavailable.message(), "; then no answer in time"));
+      unavailable.ForEachPayload(
+          [&](absl::string_view url, const absl::Cord& payload) { both.SetPayload(url, payload); });
+      return both;
+    }
     if (!absl::IsUnavailable(status) || !options.retry_unavailable) return status;
     unavailable = status;
     const absl::Duration wait = backoff.Next();

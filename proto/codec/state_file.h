@@ -23,6 +23,8 @@ namespace calib {
 // State files: a session's statistics as one portable, checksummed file. STATE_FILE.md has the format.
 
 inline constexpr uint32_t kStateFileVersion = 1;
+// No layer's name is longer.
+inline constexpr size_t kMaxStateLayerNameBytes = 4096;
 // A record is cut before it gets larger, if it has more than one channel.
 inline constexpr size_t kStateRecordBytes = size_t{1} << 20;
 // No record is larger: a channel of a reference histogram can take that much.
@@ -77,7 +79,7 @@ class StateFileReader {
   absl::Status Finish();
 
   // Memory that it takes for what is not given to on_layer yet.
-  size_t MemoryBytes() const { return buffer_.size() + part_bytes_; }
+  size_t MemoryBytes() const { return buffer_.capacity() + part_bytes_; }
   // Of a finished file: 32 hexadecimal digits, its size, and what the footer says.
   const std::string& digest() const { return digest_hex_; }
   uint64_t file_bytes() const { return offset_; }

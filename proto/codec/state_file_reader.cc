@@ -34,6 +34,7 @@ absl::Status StateFileReader::Add(absl::string_view bytes) {
       if (!*taken) break;
     }
     buffer_.erase(0, std::exchange(taken_, 0));
+    if (buffer_.empty() && buffer_.capacity() > 2 * kStateRecordBytes) std::string().swap(buffer_);  // a large record's
   }
   return absl::OkStatus();
 }
@@ -117,6 +118,10 @@ absl::Status StateFileReader::ReadLayer(const v1::StateLayer& message, size_t re
   const auto refuse = [&](absl::string_view what) { return Error(absl::StrCat(QuotedLayer(message.layer()), what)); };
   if (!layer_.has_value()) {
     if (message.layer() <= name_) return refuse(": names do not rise");
+    if (message.layer().size() > kMaxStateLayerNameBytes) {
+      return refuse(absl::StrCat(" has a name of ", message.layer().size(), " bytes, and at most ",
+                                 kMaxStateLayerNameBytes, " are possible"));
+    }
     const std::optional<ObserverConfig> observer = config_.rules.Match(message.layer());
     if (!observer.has_value()) return refuse(" is skipped by the rules of the file's own session");
     name_ = message.layer();
@@ -125,16 +130,16 @@ absl::Status StateFileReader::ReadLayer(const v1::StateLayer& message, size_t re
   } else if (message.layer() != name_ || message.channels() != channels_) {
     return refuse(absl::StrCat(" comes before all channels of ", QuotedLayer(name_)));
   }
+  // Before it is decoded: so what a record becomes in memory is bounded.
+  if (record_bytes > kStateRecordBytes + kMaxStateRecordBytes / 64 && message.statistics().count_size() > 1) {
+    return refuse(" has a record of several channels that is too large");
+  }
   absl::StatusOr<LayerStatistics> part = DecodeLayerState(layer_->config(), message.statistics());
   if (!part.ok()) return refuse(absl::StrCat(": ", part.status().message()));
   std::vector<ChannelStatistics>& channels = layer_->mutable_channels();
   std::vector<ChannelStatistics>& more = part->mutable_channels();
   if (more.empty() || more.size() > channels_ - channels.size()) {
     return refuse(absl::StrCat(" has ", channels_, " channels, and a record of it ", more.size()));
-  }
-  // So what a record becomes in memory is bounded.
-  if (record_bytes > kStateRecordBytes + kMaxStateRecordBytes / 64 && more.size() > 1) {
-    return refuse(" has a record of several channels that is too large");
   }
   if (!channels.empty() && (channels.front().learned.has_value() != more.front().learned.has_value() ||
                             channels.front().passive.has_value() != more.front().passive.has_value())) {

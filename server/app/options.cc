@@ -115,7 +115,8 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
   add.Count("--max-sessions", &limits.max_sessions, "Sessions");
   add.Count("--max-layers", &limits.max_layers, "Layers of one session");
   add.Count("--max-channels", &limits.max_channels, "Channels of one layer");
-  add.Count("--max-layer-name-bytes", &limits.max_layer_name_bytes, "Bytes of a layer's name");
+  add.Count("--max-layer-name-bytes", &limits.max_layer_name_bytes, "Bytes of a layer's name, at most 4096")
+      ->check(CLI::Range(1, 4096).description(""));
   add.Count("--max-workers", &limits.max_workers, "Workers of one session");
   add.Count("--max-toggles", &limits.max_toggles, "Patterns of one session that observers were switched on or off by");
   add.Count("--max-lineage", &limits.max_lineage, "Sessions whose values state files may bring into one session");

@@ -9,7 +9,7 @@ namespace calib::server {
 class Clock {
  public:
   virtual ~Clock() = default;
-  // Wall time for what people read, such as creation times.
+  // Wall time: for what people read, and for what has to outlive the process.
   virtual absl::Time Now() const = 0;
   // Time since some moment, for deadlines: it never goes back.
   virtual absl::Duration Elapsed() const = 0;

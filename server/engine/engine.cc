@@ -1,5 +1,6 @@
 #include "server/engine/engine.h"
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -38,6 +39,8 @@ absl::Status StoreError(const std::string& session, absl::string_view what, cons
 constexpr uint64_t kCommitBytes = 256 << 20;
 // Between two looks at which sessions are to expire.
 constexpr absl::Duration kExpiryInterval = absl::Minutes(1);
+// At a time: each is a synced write, and checkpoints wait.
+constexpr int kMostExpired = 100;
 
 }  // namespace
 
@@ -56,6 +59,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   {
     MutexLock lock(&engine->mutex_);
     for (SessionCheckpoint& session : *sessions) engine->AddSession(std::move(session), Session::Origin::kLoaded);
+    engine->next_expiry_ = options.clock->Elapsed() + std::min(options.session_expiry, absl::Hours(1));
   }
   engine->checkpointer_ =
       std::make_unique<Checkpointer>(options.checkpoint_interval, [raw = engine.get()] { raw->RunCheckpoint(); });
@@ -112,10 +116,10 @@ std::vector<std::shared_ptr<Session>> Engine::ListSessions(const std::string& af
 }
 
 absl::Status Engine::DeleteSession(const std::string& name) {
-  return DeleteIf(name, [](const Session&) { return true; });
+  return DeleteIf(name, [](const Session&) { return true; }).status();
 }
 
-absl::Status Engine::DeleteIf(const std::string& name, const std::function<bool(const Session&)>& still) {
+absl::StatusOr<bool> Engine::DeleteIf(const std::string& name, const std::function<bool(const Session&)>& still) {
   std::shared_ptr<Session> session;
   Notices notices;
   {
@@ -123,9 +127,10 @@ absl::Status Engine::DeleteIf(const std::string& name, const std::function<bool(
     absl::StatusOr<std::shared_ptr<Session>> found = FindSession(name);
     if (!found.ok()) return found.status();
     session = *std::move(found);
-    if (!still(*session)) return absl::OkStatus();
+    if (!still(*session)) return false;
     ReachKillPoint(kill_points::kDeleteBegin);
     if (absl::Status status = store_->Delete(server_epoch_, name); !status.ok()) {
+      session->MarkNothingDurable();
       return StoreError(name, "deleted", status);
     }
     ReachKillPoint(kill_points::kDeleteEnd);
@@ -137,24 +142,24 @@ absl::Status Engine::DeleteIf(const std::string& name, const std::function<bool(
     notices = session->MarkDeleted();
   }
   notices.Deliver();
-  return absl::OkStatus();
+  return true;
 }
 
 absl::Status Engine::ExpireSessions() {
-  absl::Status first_error;
-  if (options_.session_expiry == absl::InfiniteDuration()) return first_error;
+  if (options_.session_expiry == absl::InfiniteDuration()) return absl::OkStatus();
   const absl::Time oldest = options_.clock->Now() - options_.session_expiry;
   const auto is_due = [oldest](const Session& session) { return session.IsIdleSince(oldest); };
+  int expired = 0;
   for (const std::shared_ptr<Session>& session : ListSessions("", std::numeric_limits<size_t>::max())) {
     if (!is_due(*session)) continue;
-    const absl::Status status = DeleteIf(session->name(), is_due);
-    if (status.ok()) {
-      counters_.sessions_expired += 1;
-    } else if (GetReason(status) != v1::ERROR_REASON_SESSION_NOT_FOUND) {  // somebody was faster
-      first_error.Update(status);
-    }
+    const absl::StatusOr<bool> deleted = DeleteIf(session->name(), is_due);
+    if (GetReason(deleted.status()) == v1::ERROR_REASON_SESSION_NOT_FOUND) continue;  // somebody was faster
+    if (!deleted.ok()) return deleted.status();
+    if (!*deleted) continue;
+    counters_.sessions_expired += 1;
+    if (++expired == kMostExpired) break;
   }
-  return first_error;
+  return absl::OkStatus();
 }
 
 void Engine::WhenDurable(const std::shared_ptr<Session>& session, Session::DurableCallback done) {

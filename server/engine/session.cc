@@ -15,7 +15,7 @@ Session::Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limi
     : name_(checkpoint.session.name), config_(checkpoint.session.config), limits_(limits), counters_(counters) {
   MutexLock lock(&mutex_);
   record_ = std::move(checkpoint.session);
-  if (origin == Origin::kLoaded) durable_version_ = version_;
+  if (origin == Origin::kLoaded) durable_version_ = cut_version_ = version_;
   workers_.resize(checkpoint.workers.size());
   for (WorkerRecord& record : checkpoint.workers) {
     worker_ordinals_[record.id] = record.ordinal;
@@ -25,6 +25,7 @@ Session::Session(SessionCheckpoint checkpoint, Origin origin, const Limits& limi
     incomplete_ = incomplete_ || record.lost > 0;
     worker.record = std::move(record);
   }
+  for (const ImportedState& import : record_.imports) incomplete_ = incomplete_ || import.incomplete;
   for (LayerRecord& record : checkpoint.layers) {
     const size_t rule = config_.rules.Find(record.name);
     Layer* const layer =
@@ -131,6 +132,7 @@ Notices Session::MarkDeleted() {
   if (deleted_) return notices;
   deleted_ = true;
   if (steps_.has_value()) steps_->DropOpen();  // their layers are gone
+  cut_layers_.clear();
   layers.swap(layers_);
   counters_->layers -= static_cast<int64_t>(layers.size());
   counters_->state_bytes -= static_cast<int64_t>(state_bytes_);

@@ -232,6 +232,8 @@ class Session {
   // The newest cut, which is of this version, was committed. The notices tell streams whose worker got further, and
   // waiters.
   Notices MarkDurable(uint64_t version) ABSL_LOCKS_EXCLUDED(mutex_);
+  // It is unknown whether the store still has anything of it: the next cut is all of it.
+  void MarkNothingDurable() ABSL_LOCKS_EXCLUDED(mutex_);
   // Its commit failed: the state stays to be cut again. The notices fail all waiters with `status`.
   Notices MarkFailed(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   // Calls `done` with the number of updates applied so far once they are durable (at once if they are), or with the
@@ -310,6 +312,7 @@ class Session {
   SessionRecord record_ ABSL_GUARDED_BY(mutex_);
   bool deleted_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t cut_version_ ABSL_GUARDED_BY(mutex_) = 0;  // of the newest cut
   uint64_t durable_version_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::string, Layer> layers_ ABSL_GUARDED_BY(mutex_);  // nodes never move: bindings point to them
   std::vector<Worker> workers_ ABSL_GUARDED_BY(mutex_);          // by ordinal

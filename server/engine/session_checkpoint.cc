@@ -10,7 +10,8 @@ std::optional<Session::Cut> Session::TakeCut(absl::Time now) {
   MutexLock lock(&mutex_);
   if (deleted_ || version_ == durable_version_) return std::nullopt;
   bytes_since_cut_ = 0;
-  record_.update_time = now;
+  if (cut_version_ != version_) record_.update_time = now;
+  cut_version_ = version_;
   Cut cut{.version = version_};
   cut.checkpoint.session = record_;
   if (steps_.has_value()) {
@@ -54,6 +55,11 @@ Notices Session::MarkDurable(uint64_t version) {
   }
   waiters_.erase(served, waiters_.end());
   return notices;
+}
+
+void Session::MarkNothingDurable() {
+  MutexLock lock(&mutex_);
+  durable_version_ = 0;
 }
 
 Notices Session::MarkFailed(const absl::Status& status) {

@@ -38,7 +38,7 @@ const std::string* FindCommon(const std::vector<std::string>& a, const std::vect
 absl::StatusOr<StateCut> Session::CutState() {
   MutexLock lock(&mutex_);
   if (deleted_) return DeletedError();
-  StateCut cut{.record = record_};
+  StateCut cut{.record = record_, .incomplete = incomplete_};
   cut.layers.reserve(layers_.size());
   for (auto& [name, layer] : layers_) {
     if (layer.statistics->empty()) continue;
@@ -75,7 +75,7 @@ absl::StatusOr<StateMerge> Session::MergeState(SessionState state, bool skip_unm
   // Nothing from here on can fail.
   ReachKillPoint(kill_points::kApplyBegin);
   ++version_;
-  const std::string id = absl::StrCat("import-", state.digest);
+  const std::string id = absl::StrCat(kImportWorkerPrefix, state.digest);
   const auto [ordinal, added] = worker_ordinals_.emplace(id, static_cast<uint32_t>(workers_.size()));
   if (added) workers_.emplace_back().record = {.id = id, .display_name = state.session, .ordinal = ordinal->second};
   Worker& worker = workers_[ordinal->second];
@@ -90,7 +90,8 @@ absl::StatusOr<StateMerge> Session::MergeState(SessionState state, bool skip_unm
   merge.layers = layers.size();
   values_ = SaturatingAdd(values_, merge.values);
   ++record_.updates_applied;
-  record_.imports.push_back({std::move(state.digest), std::move(state.lineage)});
+  incomplete_ = incomplete_ || state.incomplete;
+  record_.imports.push_back({std::move(state.digest), std::move(state.lineage), state.incomplete});
   counters_->updates_applied += 1;
   counters_->values_observed += merge.values;
   ReachKillPoint(kill_points::kApplyEnd);

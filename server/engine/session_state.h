@@ -17,6 +17,7 @@ struct StateCut {
   SessionRecord record;
   std::vector<StateLayer> layers;  // those with channels, in name order; they never change
   uint64_t bytes = 0;              // memory of the layers
+  bool incomplete = false;         // values are missing, as of the session
 };
 
 // What a state file brings, checked as far as that goes without the session that it is merged into.
@@ -24,6 +25,7 @@ struct SessionState {
   std::string digest;                // of the file
   std::string session;               // its name where it was exported
   std::vector<std::string> lineage;  // uids of the sessions whose values it holds, rising
+  bool incomplete = false;           // values are missing in it
   // With channels, in rising name order.
   std::vector<std::pair<std::string, LayerStatistics>> layers;
 };

@@ -12,7 +12,8 @@
 namespace calib::server {
 namespace {
 
-v1::StateHeader MakeHeader(const SessionRecord& record) {
+v1::StateHeader MakeHeader(const StateCut& cut) {
+  const SessionRecord& record = cut.record;
   v1::StateHeader header;
   header.set_session(record.name);
   header.set_uid(record.uid);
@@ -28,6 +29,7 @@ v1::StateHeader MakeHeader(const SessionRecord& record) {
   header.mutable_create_time()->set_nanos(
       static_cast<int32_t>(absl::ToInt64Nanoseconds(record.create_time - absl::FromUnixSeconds(seconds))));
   header.set_updates(record.updates_applied);
+  header.set_incomplete(cut.incomplete);
   return header;
 }
 
@@ -36,24 +38,30 @@ v1::StateHeader MakeHeader(const SessionRecord& record) {
 absl::StatusOr<std::unique_ptr<StateExport>> StateExport::Begin(Engine* engine, const std::string& session) {
   const absl::StatusOr<std::shared_ptr<Session>> found = engine->FindSession(session);
   if (!found.ok()) return found.status();
+  const uint64_t limit = engine->options().limits.max_state_bytes;
+  const auto too_much = [limit](uint64_t bytes) {
+    return LimitExceeded(absl::StrCat("exports under way would hold ", bytes, " bytes of statistics"),
+                         "--max-state-bytes", limit);
+  };
+  // Before the cut, which makes every layer be copied at its next change; and after it, for what came between.
+  if (const int64_t held = engine->counters().export_bytes; held > 0) {
+    const uint64_t bytes = static_cast<uint64_t>(held) + (*found)->GetSummary().state_bytes;
+    if (bytes > limit) return too_much(bytes);
+  }
   absl::StatusOr<StateCut> cut = (*found)->CutState();
   if (!cut.ok()) return cut.status();
   const auto bytes = static_cast<int64_t>(cut->bytes);
-  const uint64_t limit = engine->options().limits.max_state_bytes;
   const int64_t held = engine->counters().export_bytes.fetch_add(bytes);
   // The object gives them back, also when it is refused. Alone, an export of whatever size is taken.
   std::unique_ptr<StateExport> state(new StateExport(engine, *std::move(cut)));
   if (held > 0 && static_cast<uint64_t>(held + bytes) > limit) {
-    return LimitExceeded(absl::StrCat("exports under way would hold ", held + bytes, " bytes of statistics"),
-                         "--max-state-bytes", limit);
+    return too_much(static_cast<uint64_t>(held + bytes));
   }
   return state;
 }
 
 StateExport::StateExport(Engine* engine, StateCut cut)
-    : engine_(engine),
-      bytes_(static_cast<int64_t>(cut.bytes)),
-      writer_(MakeHeader(cut.record), std::move(cut.layers)) {}
+    : engine_(engine), bytes_(static_cast<int64_t>(cut.bytes)), writer_(MakeHeader(cut), std::move(cut.layers)) {}
 
 StateExport::~StateExport() { engine_->counters().export_bytes -= bytes_; }
 

@@ -49,7 +49,13 @@ absl::Status StateImport::TakeHeader(const v1::StateHeader& header) {
   const bool valid = ValidateSessionName(header.session()).ok() &&
                      std::all_of(header.lineage().begin(), header.lineage().end(), IsUid);
   if (!valid) return absl::InvalidArgumentError("byte 12: the header's session name or a uid of its lineage is none");
+  const size_t max_lineage = engine_->options().limits.max_lineage;
+  if (static_cast<size_t>(header.lineage_size()) > max_lineage) {
+    return LimitExceeded(absl::StrCat("the state file has values of ", header.lineage_size(), " sessions"),
+                         "--max-lineage", max_lineage);
+  }
   state_.session = header.session();
+  state_.incomplete = header.incomplete();
   state_.lineage.assign(header.lineage().begin(), header.lineage().end());
   return absl::OkStatus();
 }

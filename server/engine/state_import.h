@@ -22,7 +22,7 @@ class StateImport {
   StateImport(const StateImport&) = delete;
   StateImport& operator=(const StateImport&) = delete;
 
-  // The next bytes of the file. STATE_FILE_INVALID, LAYER_NAME_INVALID, LIMIT_EXCEEDED.
+  // The next bytes of the file. STATE_FILE_INVALID, LIMIT_EXCEEDED.
   absl::Status Add(absl::string_view bytes);
   // The file's end: merges it. STATE_FILE_INVALID, and as Session::MergeState. Once.
   absl::StatusOr<StateMerge> Merge(Session* session, bool skip_unmergeable);

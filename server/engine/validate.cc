@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/codec/error.h"
 #include "proto/codec/utf8.h"
@@ -35,10 +36,11 @@ absl::Status ValidateSessionName(absl::string_view name) {
 
 absl::Status ValidateWorkerId(absl::string_view id) {
   const auto allowed = [](char c) { return absl::ascii_isalnum(c) || c == '-'; };
-  if (!id.empty() && id.size() <= kMaxWorkerIdBytes && std::all_of(id.begin(), id.end(), allowed)) {
+  if (!id.empty() && id.size() <= kMaxWorkerIdBytes && std::all_of(id.begin(), id.end(), allowed) &&
+      !absl::StartsWith(id, kImportWorkerPrefix)) {
     return absl::OkStatus();
   }
-  return Malformed("worker_id", id, "1 to 64 characters of a-z, A-Z, 0-9 and '-'");
+  return Malformed("worker_id", id, "1 to 64 characters of a-z, A-Z, 0-9 and '-' that do not begin with \"import-\"");
 }
 
 absl::Status ValidateDisplayName(absl::string_view name) {

@@ -10,6 +10,9 @@
 
 namespace calib::server {
 
+// Ids of the workers that imports count as begin so; clients' own can't.
+inline constexpr absl::string_view kImportWorkerPrefix = "import-";
+
 // What clients may call things; calib/v1 has the rules. INVALID_FIELD names the field and shows the value.
 absl::Status ValidateSessionName(absl::string_view name);
 absl::Status ValidateWorkerId(absl::string_view id);

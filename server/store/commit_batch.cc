@@ -15,11 +15,14 @@ namespace calib::server {
 namespace {
 
 // Adds a row to a batch; returns its checksum.
-uint64_t Put(const RowKey& key, const google::protobuf::MessageLite& message, rocksdb::WriteBatch* batch) {
+absl::StatusOr<uint64_t> Put(const RowKey& key, const google::protobuf::MessageLite& message,
+                             rocksdb::WriteBatch* batch) {
   const std::string encoded = EncodeKey(key);
-  const Row row = EncodeRow(encoded, message);
-  batch->Put(encoded, row.value);
-  return row.checksum;
+  const absl::StatusOr<Row> row = EncodeRow(encoded, message);
+  if (!row.ok()) return absl::Status(row.status().code(), absl::StrCat(key.ToString(), ": ", row.status().message()));
+  const rocksdb::Status status = batch->Put(encoded, row->value);
+  if (!status.ok()) return FromRocksDb(status, "cannot write", key.ToString());
+  return row->checksum;
 }
 
 }  // namespace
@@ -40,12 +43,16 @@ absl::Status CommitBatch::EncodeSessionRows(const SessionCheckpoint& checkpoint)
   Session session{.name = name, .row = EncodeSession(checkpoint.session)};
   for (const WorkerRecord& worker : checkpoint.workers) {
     const RowKey key{.kind = RowKind::kWorker, .session = name, .ordinal = worker.ordinal};
-    session.workers.emplace_back(worker.ordinal, Put(key, EncodeWorker(worker), &batch_));
+    const absl::StatusOr<uint64_t> checksum = Put(key, EncodeWorker(worker), &batch_);
+    if (!checksum.ok()) return checksum.status();
+    session.workers.emplace_back(worker.ordinal, *checksum);
   }
   std::sort(session.workers.begin(), session.workers.end());
   for (const LayerRecord& layer : checkpoint.layers) {
     const RowKey key{.kind = RowKind::kLayer, .session = name, .layer = layer.name};
-    session.layers.emplace_back(layer.name, Put(key, EncodeLayer(layer), &batch_));
+    const absl::StatusOr<uint64_t> checksum = Put(key, EncodeLayer(layer), &batch_);
+    if (!checksum.ok()) return checksum.status();
+    session.layers.emplace_back(layer.name, *checksum);
   }
   sessions_.push_back(std::move(session));
   return absl::OkStatus();
@@ -67,9 +74,11 @@ absl::Status CommitBatch::AddSessions(uint64_t seed, StoreRows* rows) {
     session.row.set_workers(known.rows.workers());
     session.row.set_layers(known.rows.layers());
     session.row.set_row_sum(known.rows.sum());
-    const uint64_t checksum = Put({.kind = RowKind::kSession, .session = session.name}, session.row, &batch_);
-    rows->store.set_session_sum(rows->store.session_sum() + checksum - known.checksum);
-    known.checksum = checksum;
+    const absl::StatusOr<uint64_t> checksum =
+        Put({.kind = RowKind::kSession, .session = session.name}, session.row, &batch_);
+    if (!checksum.ok()) return checksum.status();
+    rows->store.set_session_sum(rows->store.session_sum() + *checksum - known.checksum);
+    known.checksum = *checksum;
   }
   rows->store.set_sessions(rows->sessions.size());
   return absl::OkStatus();
@@ -89,6 +98,8 @@ absl::Status CommitBatch::RemoveSession(rocksdb::DB* db, const std::string& name
   return absl::OkStatus();
 }
 
-void CommitBatch::AddStore(const store::v1::StoreRow& store) { Put({.kind = RowKind::kStore}, store, &batch_); }
+absl::Status CommitBatch::AddStore(const store::v1::StoreRow& store) {
+  return Put({.kind = RowKind::kStore}, store, &batch_).status();
+}
 
 }  // namespace calib::server

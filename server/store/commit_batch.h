@@ -17,11 +17,11 @@
 namespace calib::server {
 
 // The rows of one commit, encoded in two moves: workers and layers, which take the time, without knowing what is
-// stored; then, in Finish or Remove, the rows that hold sums. Not thread-safe.
+// stored; then, in AddSessions or RemoveSession and AddStore, the rows that hold sums. Not thread-safe.
 class CommitBatch {
  public:
   CommitBatch() = default;
-  // Takes in checkpoints of different sessions. INVALID_ARGUMENT: one that no store can keep.
+  // Takes in checkpoints of different sessions. INVALID_ARGUMENT, RESOURCE_EXHAUSTED: one that no store can keep.
   static absl::StatusOr<CommitBatch> Encode(const std::vector<SessionCheckpoint>& checkpoints);
 
   // Adds the session rows to the batch, and brings `rows` to what is stored once it is written. INVALID_ARGUMENT:
@@ -30,7 +30,7 @@ class CommitBatch {
   // Deletes every row of a session that is stored; in the batch and in `rows`.
   absl::Status RemoveSession(rocksdb::DB* db, const std::string& name, StoreRows* rows);
   // Adds the store's row, last.
-  void AddStore(const store::v1::StoreRow& store);
+  absl::Status AddStore(const store::v1::StoreRow& store);
 
   rocksdb::WriteBatch* batch() { return &batch_; }
 

@@ -95,8 +95,10 @@ CommitMark::~CommitMark() = default;
 
 absl::Status CommitMark::Renew(uint64_t commit) {
   if (commit == commit_ && !damaged_) return absl::OkStatus();
-  if (absl::Status status = Write(commit - 1); !status.ok()) return status;
+  // In this order there is a place that can be read, and is not too small, at every moment.
   if (absl::Status status = Write(commit); !status.ok()) return status;
+  if (absl::Status status = Write(commit - 1); !status.ok()) return status;
+  commit_ = commit;
   damaged_ = false;
   return absl::OkStatus();
 }

@@ -28,6 +28,7 @@ store::v1::SessionRow EncodeSession(const SessionRecord& session) {
     store::v1::ImportRecord* const record = row.add_imports();
     record->set_digest(import.digest);
     for (const std::string& uid : import.lineage) record->add_lineage(uid);
+    record->set_incomplete(import.incomplete);
   }
   if (session.steps.world_epoch != 0) *row.mutable_steps() = EncodeSteps(session.steps);
   return row;
@@ -49,7 +50,8 @@ absl::StatusOr<SessionRecord> DecodeSession(absl::string_view name, const store:
   session.updates_applied = row.updates_applied();
   session.values_ignored = row.values_ignored();
   for (const store::v1::ImportRecord& record : row.imports()) {
-    session.imports.push_back({record.digest(), {record.lineage().begin(), record.lineage().end()}});
+    session.imports.push_back(
+        {record.digest(), {record.lineage().begin(), record.lineage().end()}, record.incomplete()});
   }
   if (row.has_steps()) {
     absl::StatusOr<StepsRecord> steps = DecodeSteps(row.steps());

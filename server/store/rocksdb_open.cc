@@ -30,7 +30,7 @@ rocksdb::Options MakeOptions(rocksdb::Env* env, bool create) {
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   // Rows are packed already: LZ4 and ZSTD made a store of real histograms no smaller, and commits slower.
   options.compression = rocksdb::kNoCompression;
-  // Bounded memory, threads and logs. A commit of a second is far smaller than the buffer.
+  // Bounded memory and threads.
   options.write_buffer_size = size_t{16} << 20;
   options.max_background_jobs = 2;
   options.stats_dump_period_sec = 0;

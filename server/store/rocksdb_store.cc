@@ -169,7 +169,10 @@ absl::Status RocksDbStore::Prepare(uint64_t epoch) {
 
 absl::Status RocksDbStore::Write(store::v1::StoreRow row, CommitBatch* batch) {
   row.set_commit(store_row_.commit() + 1);
-  batch->AddStore(row);
+  if (absl::Status status = batch->AddStore(row); !status.ok()) {
+    Close();
+    return status;
+  }
   const rocksdb::Status status = db_->Write(SyncedWrite(), batch->batch());
   if (!status.ok()) {
     Close();

@@ -13,11 +13,16 @@ constexpr size_t kChecksumBytes = 8;
 
 }  // namespace
 
-Row EncodeRow(absl::string_view key, const google::protobuf::MessageLite& message) {
+absl::StatusOr<Row> EncodeRow(absl::string_view key, const google::protobuf::MessageLite& message) {
+  const size_t bytes = message.ByteSizeLong();
+  if (bytes > kMaxRowBytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("it takes ", bytes, " bytes, and no row may take more than ", kMaxRowBytes));
+  }
   Row row;
-  row.value.reserve(kVersionBytes + message.ByteSizeLong() + kChecksumBytes);
+  row.value.reserve(kVersionBytes + bytes + kChecksumBytes);
   row.value.push_back(kFormatVersion);
-  message.AppendToString(&row.value);
+  if (!message.AppendToString(&row.value)) return absl::InternalError("protobuf can't write it");
   row.checksum = Checksum(key, row.value);
   for (size_t i = 0; i < kChecksumBytes; ++i) row.value.push_back(static_cast<char>(row.checksum >> 8 * i));
   return row;

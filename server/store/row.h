@@ -1,6 +1,7 @@
 #ifndef CALIB_SERVER_STORE_ROW_H_
 #define CALIB_SERVER_STORE_ROW_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -20,8 +21,11 @@ struct Row {
   uint64_t checksum = 0;  // the one at the value's end
 };
 
-// The value that `key` gets.
-Row EncodeRow(absl::string_view key, const google::protobuf::MessageLite& message);
+// No message is larger: protobuf and RocksDB keep none of 2 GiB.
+inline constexpr size_t kMaxRowBytes = size_t{1} << 30;
+
+// The value that `key` gets. RESOURCE_EXHAUSTED: the message is over kMaxRowBytes.
+absl::StatusOr<Row> EncodeRow(absl::string_view key, const google::protobuf::MessageLite& message);
 
 // Of a value that was checked; borrows from it.
 struct RowView {

@@ -1,5 +1,6 @@
 // What ends synchronous steps and their workers, and what goes on.
 #include <limits>
+#include <thread>
 
 #include "client/cpp/sync_worker.h"
 #include "tests/client/sync_fixture.h"
@@ -114,6 +115,20 @@ TEST_F(SyncWorkerErrorsTest, AChangeOfTheWorldDropsWhatIsOpen) {
     EXPECT_TRUE(worker->Close(kLong).ok());
   });
   EXPECT_EQ(Statistics("s").SerializeAsString(), ExpectedStatistics(4));
+}
+
+TEST_F(SyncWorkerErrorsTest, EndsWhileTheServerIsAway) {
+  CreateSyncSession("s", 1);
+  for (const bool close : {true, false}) {
+    auto worker = OpenRank("s", 0);
+    proxy_->SetAway(true);
+    for (const int seen = proxy_->refusals(); proxy_->refusals() == seen;) std::this_thread::yield();
+    if (close) {
+      EXPECT_TRUE(worker->Close(kLong).ok());
+    }
+    worker.reset();
+    proxy_->SetAway(false);
+  }
 }
 
 TEST_F(SyncWorkerErrorsTest, AWorldThatChangedUnheardOfIsToldOnce) {

@@ -1,6 +1,7 @@
 #include "server/engine/checkpointer.h"
 
 #include <atomic>
+#include <chrono>
 
 #include "gtest/gtest.h"
 #include "tests/engine/engine_fixture.h"
@@ -66,6 +67,33 @@ TEST(CheckpointerTest, FollowsSuggestionsOnceTheyAreManyOrOne) {
     }
     EXPECT_EQ(runs, 2);
   }
+}
+
+TEST(CheckpointerTest, SuggestionsLeaveMostOfTheTime) {
+  using Clock = std::chrono::steady_clock;
+  int runs = 0;
+  Clock::duration first{};
+  Clock::time_point end, second;
+  Event begun, again;
+  {
+    Checkpointer checkpointer(absl::InfiniteDuration(), [&] {
+      if (++runs > 1) {
+        second = Clock::now();
+        return again.Set();
+      }
+      begun.Set();
+      const Clock::time_point begin = Clock::now();
+      do end = Clock::now();
+      while (end - begin < std::chrono::milliseconds(2));
+      first = end - begin;
+    });
+    checkpointer.Suggest();
+    ASSERT_TRUE(begun.Wait());
+    checkpointer.Suggest();
+    EXPECT_TRUE(again.Wait());
+  }
+  // The whole run took at least what was measured of it; that the machine is slow can only make the wait longer.
+  EXPECT_GE(second - end, 19 * first);
 }
 
 TEST(CheckpointerTest, ARequestIsServedWhileASuggestionHasToWait) {

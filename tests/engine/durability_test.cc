@@ -129,6 +129,32 @@ TEST_F(DurabilityTest, IntervalMakesCheckpoints) {
   stream.stream->Close();
 }
 
+TEST_F(DurabilityTest, AFailedDeletionThatTookPlaceLosesNothing) {
+  CreateSession();
+  TestStream a = Open("a"), b = Open("b");
+  ASSERT_TRUE(a.Send(Unit(1)).ok());
+  ASSERT_TRUE(b.Send(TensorRequest(1, 1, 1, {1}, {1})).ok());
+  ASSERT_TRUE(engine_->Checkpoint().ok());
+  // The store has deleted it when it fails.
+  store_.SetOnDelete([&] {
+    MemoryStore& memory = store_.memory();
+    ASSERT_TRUE(memory.Delete(engine_->server_epoch(), "s").ok());
+  });
+  store_.FailDeletes(absl::UnavailableError("the mark could not be written"));
+  EXPECT_EQ(GetReason(engine_->DeleteSession("s")), v1::ERROR_REASON_STORE_FAILED);
+  store_.SetOnDelete({});
+  ASSERT_TRUE(b.Send(TensorRequest(2, 2, 1, {1}, {1})).ok());
+  ASSERT_TRUE(engine_->Checkpoint().ok());
+  EXPECT_EQ(b.stream->ack().durable(), 2u);
+  const std::string after = Describe(*engine_->FindSession("s").value());
+  a.stream->Close();
+  b.stream->Close();
+  Start();
+  EXPECT_EQ(Describe(*engine_->FindSession("s").value()), after);
+  EXPECT_EQ(engine_->FindSession("s").value()->GetWorkers().size(), 2u);
+  EXPECT_EQ(engine_->FindSession("s").value()->GetLayer("h")->statistics, Observe(kHistogramConfig, {1.0f, 2.0f}));
+}
+
 TEST_F(DurabilityTest, AFailingStoreIsNeverAcknowledgedAndRecovers) {
   const auto session = CreateSession();
   TestStream stream = Open();

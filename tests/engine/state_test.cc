@@ -353,5 +353,25 @@ TEST_F(StateTest, AnImportSurvivesARestart) {
   EXPECT_EQ(StatisticsOf("c", "h.0"), Observe(kHistogramConfig, {1, 2, 7}));
 }
 
+TEST_F(StateTest, WhatIsMissingInAFileIsMissingInTheSession) {
+  CreateSession("a");
+  v1::Open open;
+  open.set_session("a");
+  open.set_worker_id("w");
+  open.set_durable(7);  // of which this store knows nothing
+  auto stream = ObserveStream::Open(engine_.get(), open, std::make_shared<TestListener>()).value();
+  ASSERT_TRUE(stream->Handle(RegisterRequest(0, {"h"})).ok());
+  ASSERT_TRUE(stream->Handle(StatisticsRequest(1, 1, {{0, Observe(kHistogramConfig, {1, 2})}})).ok());
+  stream.reset();
+  const std::string file = Export("a");
+  CreateSession("b");
+  EXPECT_FALSE(engine_->FindSession("b").value()->IsIncomplete());
+  ASSERT_TRUE(Import("b", file).ok());
+  EXPECT_TRUE(engine_->FindSession("b").value()->IsIncomplete());
+  ASSERT_TRUE(engine_->Checkpoint().ok());
+  Start();
+  EXPECT_TRUE(engine_->FindSession("b").value()->IsIncomplete());
+}
+
 }  // namespace
 }  // namespace calib::server::test

@@ -25,7 +25,7 @@ std::string Hex(absl::string_view bytes) { return absl::BytesToHexString(bytes);
 // Key and value of a row.
 std::string RowHex(const RowKey& key, const google::protobuf::MessageLite& message) {
   const std::string encoded = EncodeKey(key);
-  return absl::StrCat(Hex(encoded), " ", Hex(EncodeRow(encoded, message).value));
+  return absl::StrCat(Hex(encoded), " ", Hex(EncodeRow(encoded, message)->value));
 }
 
 TEST(FormatTest, StoreRow) {
@@ -100,7 +100,7 @@ TEST(FormatTest, CommitMark) {
 
 TEST(FormatTest, RowsOfOtherVersionsAreRefused) {
   const std::string key = EncodeKey({.kind = RowKind::kStore});
-  const std::string value = EncodeRow(key, store::v1::StoreRow()).value;
+  const std::string value = EncodeRow(key, store::v1::StoreRow())->value;
   EXPECT_TRUE(CheckRow(key, value).ok());
   for (size_t size = 0; size < value.size(); ++size) {
     EXPECT_EQ(CheckRow(key, value.substr(0, size)).status().code(), absl::StatusCode::kDataLoss);

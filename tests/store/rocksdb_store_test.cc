@@ -123,11 +123,11 @@ TEST_F(RocksDbStoreTest, RowsThatTheDatabaseLostOrKeptAreNamed) {
   EXPECT_THAT(LoadAfter([&](rocksdb::DB* db) { remove(db, {.kind = RowKind::kWorker, .session = "s", .ordinal = 0}); }),
               HasSubstr("worker 0 is not there"));
   fresh();  // An older row, good by itself.
-  EXPECT_THAT(LoadAfter([&](rocksdb::DB* db) { put(db, worker, EncodeRow(worker, store::v1::WorkerRow()).value); }),
+  EXPECT_THAT(LoadAfter([&](rocksdb::DB* db) { put(db, worker, EncodeRow(worker, store::v1::WorkerRow())->value); }),
               HasSubstr("session \"s\": some worker's or layer's row is not the one that was committed last"));
   fresh();
   EXPECT_THAT(
-      LoadAfter([&](rocksdb::DB* db) { put(db, layer + "2", EncodeRow(layer + "2", store::v1::LayerRow()).value); }),
+      LoadAfter([&](rocksdb::DB* db) { put(db, layer + "2", EncodeRow(layer + "2", store::v1::LayerRow())->value); }),
       HasSubstr("session \"s\": "));
   fresh();
   EXPECT_THAT(LoadAfter([&](rocksdb::DB* db) { put(db, layer, "\x01nonsense"); }),
