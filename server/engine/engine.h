@@ -35,8 +35,8 @@ struct EngineOptions {
   // A checkpoint is also made once a session took in this much since its last one, so that clients' windows of what is
   // not durable keep moving; but such ones take a small part of the time. Bytes of messages.
   uint64_t checkpoint_bytes = 16 << 20;
-  // Sessions that did not change for so long, and have no open stream, are deleted. Infinite: none is. After a start none
-  // is before that time has passed, or an hour, so that workers can come back first.
+  // Sessions that did not change for so long, and have no open stream, are deleted. Infinite: none is. After a start
+  // none is before that time has passed, or an hour, so that workers can come back first.
   absl::Duration session_expiry = absl::InfiniteDuration();
   const Clock* clock = Clock::System();
 };
@@ -81,7 +81,8 @@ class Engine {
   // Commits everything that changed, now, in this thread, and delivers what that makes durable. Sessions are committed
   // together, as many as the store should take at a time. The first error, after all were tried: STORE_FAILED.
   absl::Status Checkpoint() ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
-  // Deletes sessions that are due (EngineOptions::session_expiry), a hundred at most. Blocks on the store. STORE_FAILED.
+  // Deletes sessions that are due (EngineOptions::session_expiry), a hundred at most. Blocks on the store.
+  // STORE_FAILED.
   absl::Status ExpireSessions() ABSL_LOCKS_EXCLUDED(store_mutex_, mutex_);
   // OK while the store takes commits; else the first error of the last checkpoint.
   absl::Status store_status() const ABSL_LOCKS_EXCLUDED(mutex_);

@@ -95,8 +95,8 @@ class Store {
   // with checkpoints that hold all of these changes.
   virtual absl::Status Commit(uint64_t epoch, std::vector<SessionCheckpoint> checkpoints) = 0;
 
-  // Removes a session; OK when there is none. Durable on return. ABORTED as Commit. Any other error: it is unknown whether
-  // the session is there; the caller may try again, or commit all of it.
+  // Removes a session; OK when there is none. Durable on return. ABORTED as Commit. Any other error: it is unknown
+  // whether the session is there; the caller may try again, or commit all of it.
   virtual absl::Status Delete(uint64_t epoch, const std::string& session) = 0;
 
   virtual StoreUsage GetUsage() const = 0;
