@@ -110,7 +110,7 @@ TEST(StateCodecTest, RefusesRowsThatAreNoLayers) {
   EXPECT_THAT(std::string(DecodeLayerState({.kind = ObserverKind::kMinMax}, channels).status().message()),
               HasSubstr("3 rows of a layer that is observed per tensor"));
   v1::StatisticsBatch two = EncodeState(FullState({.kind = ObserverKind::kMinMax}, 1));
-  two.MergeFrom(two);
+  two.MergeFrom(v1::StatisticsBatch(two));
   two.set_layer(1, 7);
   EXPECT_THAT(std::string(DecodeLayerState({.kind = ObserverKind::kMinMax}, two).status().message()),
               HasSubstr("one layer with handle 0 was expected, not 2"));
