@@ -70,18 +70,21 @@ def observe(
     *,
     include: Patterns = None,
     exclude: Patterns = None,
+    weight_pattern: str = "*.weight",
     providers: Sequence[str] = ("CPUExecutionProvider",),
 ) -> List[str]:
     """Runs the float model on batches and observes its tensors, each as a layer of the tensor's name.
 
-    So `session.export("onnx-qdq", path, model=model)` needs no names; weights are named as `weights` says, which the
-    export takes from the model by their names. Every float32 and float16 input, intermediate and output of the main
-    graph is observed once a batch, every weight once in all. Tensors inside If, Loop and Scan are not.
+    So `session.export("onnx-qdq", path, model=model)` needs no names. Every float32 and float16 input, intermediate and
+    output of the main graph is observed once a batch, every weight once in all. Tensors inside If, Loop and Scan are
+    not.
 
     session: one that takes the layers; its rules decide what is collected of each, such as the channel axis.
     batches: the model's inputs by name, or the array alone where the model has one input. Memory holds all tensors of
         one batch at a time.
     include, exclude: globs over tensor names (`*`, `?`), one or several; None: all, none.
+    weight_pattern: the weights that are observed, by the glob that the export has for them. It quantizes others, such
+        as `onnx::MatMul_78`, by their own values.
     providers: ONNX Runtime's execution providers.
 
     Returns the layers, in the order in which they were first observed. Raises InvalidArgumentError for batches that do
@@ -90,7 +93,7 @@ def observe(
     chosen = _Choice(include, exclude)
     layers: Dict[str, None] = {}
     for name, array in weights(model):
-        if chosen(name):
+        if matches(weight_pattern, name) and chosen(name):
             session.observe(name, array)
             layers[name] = None
     for batch in tensors(model, batches, providers=providers):
