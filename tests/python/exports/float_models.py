@@ -70,8 +70,8 @@ def convolutional(opset: int = 13) -> FloatModel:
     g.node("Gemm", ["flat", g.weight("fc1.weight", (32, 256), 256, 0), g.bias("fc1.bias", 32)], "fc1", transB=1)
     g.node("Relu", ["fc1"], "relu3")
     g.node("Gemm", ["relu3", g.weight("fc2.weight", (10, 32), 32, 0), g.bias("fc2.bias", 10)], "output", transB=1)
-    batches = [g.generator.normal(size=(8, 3, 8, 8)).astype(np.float32) for _ in range(4)]
-    return FloatModel(g.model([8, 3, 8, 8], [8, 10], opset), batches, batches[0])
+    batches = [g.generator.normal(size=(64, 3, 8, 8)).astype(np.float32) for _ in range(2)]
+    return FloatModel(g.model([64, 3, 8, 8], [64, 10], opset), batches, batches[0])
 
 
 def transformer(opset: int = 17) -> FloatModel:

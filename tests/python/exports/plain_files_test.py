@@ -21,20 +21,20 @@ def _float32(values: List[float]) -> List[np.float32]:
 
 @pytest.mark.parametrize("options", [(), ("--method", "mse", "--dtype", "uint8", "--affine")])
 def test_json_has_what_qparams_say(exporter: Calibctl, digits: str, tmp_path: pathlib.Path, options: Any) -> None:
-    weights = ("--weights", "-") # none: then all layers are asked for alike
-    exporter.export(digits, "json", tmp_path / "q.json", *options, *weights)
+    no_weights = ("--weights", "none")  # so that the options are those of all layers
+    exporter.export(digits, "json", tmp_path / "q.json", *options, *no_weights)
     layers = {layer["layer"]: layer for layer in json.loads((tmp_path / "q.json").read_text())["layers"]}
     expected = exporter.qparams(digits, *options)
     assert sorted(layers) == sorted(expected)
     for name, layer in layers.items():
         assert _float32(layer["scale"]) == _float32(expected[name]["scale"]), name
-        assert layer["zero_point"] == expected[name]["zero_point"], name
-        for key in ("method", "dtype", "qmin", "qmax", "min", "max", "count"):
+        assert _float32([layer["min"], layer["max"]]) == _float32([expected[name]["min"], expected[name]["max"]]), name
+        for key in ("method", "dtype", "zero_point", "qmin", "qmax", "count", "nan", "inf", "mse", "sqnr_db", "clipped"):
             assert layer[key] == expected[name][key], (name, key)
 
 
 def test_csv_has_a_row_a_channel(exporter: Calibctl, digits: str, tmp_path: pathlib.Path) -> None:
-    exporter.export(digits, "csv", tmp_path / "q.csv", "--per-channel", "--weights", "*", "conv*.weight")
+    exporter.export(digits, "csv", tmp_path / "q.csv", "conv*.weight", "--per-channel", "--weights", "none")
     expected = exporter.qparams(digits, "conv*.weight", "--per-channel")
     with open(tmp_path / "q.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -58,9 +58,9 @@ def test_names_come_back_as_they_are(exporter: Calibctl, tmp_path: pathlib.Path)
 
 
 def test_mxnet_has_the_range_of_each_layer(exporter: Calibctl, digits: str, tmp_path: pathlib.Path) -> None:
-    summary = exporter.export(digits, "mxnet", tmp_path / "m.json", "--method", "entropy", "--affine")
+    summary = exporter.export(digits, "mxnet", tmp_path / "m.json", "--method", "entropy")
     ranges = json.loads((tmp_path / "m.json").read_text())
-    expected = exporter.qparams(digits, "--method", "entropy", "--affine")
+    expected = exporter.qparams(digits, "--method", "entropy", "--dtype", "auto8", "--preset", "mxnet")
     assert sorted(ranges) == summary["layers"]
     for layer in ("input", "conv1", "relu3", "logits"):
         least, greatest = ranges[layer]

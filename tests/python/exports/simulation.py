@@ -32,10 +32,12 @@ class Quantization:
 
 
 def from_qparams(layer: Mapping[str, Any], least: int, greatest: int) -> Quantization:
-    """Of an answer of `calibctl qparams --json`; the codes are those of the type, which Q/DQ saturate to."""
+    """Of an answer of `calibctl qparams --json`; the codes are those of the type, which Q and DQ saturate to. Several
+    scales are those of the first axis."""
     scale = np.array(layer["scale"], np.float32)
-    axis = layer.get("channel_axis") if len(scale) > 1 else None
-    return Quantization(scale, np.array(layer["zero_point"], np.float32), least, greatest, axis)
+    return Quantization(
+        scale, np.array(layer["zero_point"], np.float32), least, greatest, 0 if len(scale) > 1 else None
+    )
 
 
 class NodeByNode:
