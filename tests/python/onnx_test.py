@@ -52,7 +52,12 @@ LINEAR = {"fc.weight": np.eye(4, dtype=np.float32), "fc.bias": np.ones(4, np.flo
 def traced() -> Any:
     return make_model(
         node("MatMul", ["x", "onnx::MatMul_9"], "/block/block.0/fc/MatMul_output_0", "/block/block.0/fc/MatMul"),
-        node("Add", ["/block/block.0/fc/MatMul_output_0", "fc.bias"], "/block/block.0/fc/Add_output_0", "/block/block.0/fc/Add"),
+        node(
+            "Add",
+            ["/block/block.0/fc/MatMul_output_0", "fc.bias"],
+            "/block/block.0/fc/Add_output_0",
+            "/block/block.0/fc/Add",
+        ),
         node("Relu", ["/block/block.0/fc/Add_output_0"], "/relu/Relu_output_0", "/relu/Relu"),
         node("Neg", ["/relu/Relu_output_0"], "/Neg_output_0", "/Neg"),
         node("Relu", ["/Neg_output_0"], "y", "/relu_1/Relu"),
@@ -163,7 +168,12 @@ def test_include_and_exclude_choose_tensors() -> None:
 def test_weights_in_files_beside_the_model_are_found(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(
-        branched(), str(path), save_as_external_data=True, location="model.data", size_threshold=0, convert_attribute=False
+        branched(),
+        str(path),
+        save_as_external_data=True,
+        location="model.data",
+        size_threshold=0,
+        convert_attribute=False,
     )
     assert (tmp_path / "model.data").stat().st_size >= 32
     assert [name for name, _ in weights(path)] == ["w.weight"]
@@ -177,6 +187,6 @@ def test_batches_must_fit_the_model() -> None:
     with pytest.raises(InvalidArgumentError, match="x, z"):
         observe(two_inputs, Recorder(), [np.ones((1, 4), np.float32)])  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="other"):
-        observe(two_inputs, Recorder(), [{"x": np.ones((1, 4), np.float32), "other": np.ones(1)}])  # type: ignore[arg-type]
+        observe(two_inputs, Recorder(), [{"x": np.ones((1, 4)), "other": np.ones(1)}])  # type: ignore[arg-type]
     both = {"x": np.ones((1, 4), np.float32), "z": np.ones((1, 4), np.float32)}
     assert observe(two_inputs, Recorder(), [both]) == ["x", "z", "y"]  # type: ignore[arg-type]

@@ -38,15 +38,15 @@ def tensor_names(model: Model, layers: Optional[Iterable[str]] = None) -> Dict[s
     model: what torch.onnx.export made of a PyTorch model (1.13 or newer, by tracing or with dynamo=True).
     layers: the modules wanted, such as the layers of a session; None: all that can be told.
 
-    Returns module path -> tensor: `layer1.0.conv1` -> `/layer1/layer1.0/conv1/Conv_output_0`. An output of the model has
-    the name that it was exported with. The second call of a module `relu` is `relu_1`, as the tracing exporter writes
-    it. Parameters keep their names in ONNX and are not in the result, and asked for they are left out, if the model
-    has them. Left out too are modules
+    Returns module path -> tensor: `layer1.0.conv1` -> `/layer1/layer1.0/conv1/Conv_output_0`. An output of the model
+    has the name that it was exported with. The second call of a module `relu` is `relu_1`, as the tracing exporter
+    writes it. Parameters that have their own names in ONNX are never in the result. Nor are modules
     - without an operator of their own, such as Identity and, in evaluation, Dropout;
     - with more than one output, or whose output is no operator's, such as a constant;
     - convolutions into which the exporter folded a batch normalization: their output in ONNX is the normalization's.
 
-    Raises InvalidArgumentError: a layer that was asked for is not among them; the message lists all such.
+    Raises InvalidArgumentError: a layer that was asked for is neither in the result nor such a parameter; the message
+    lists all of them.
     """
     graph = _load(model).graph
     found = _module_outputs(graph)

@@ -26,7 +26,10 @@ def reader() -> Callable[[str], Any]:
     def load(name: str) -> Any:
         if os.environ.get("CALIBD_ALL_READERS"):
             return importlib.import_module(name)
-        return pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            pytest.skip(f"{name} can't be imported: {error}")
 
     return load
 
