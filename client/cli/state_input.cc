@@ -1,6 +1,8 @@
 #include "client/cli/state_input.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -33,11 +35,20 @@ absl::Status Spool(FILE* to) {
   return absl::OkStatus();
 }
 
+// Null with errno set. A pipe that nobody writes to is opened, too, so that it can be refused.
+FILE* OpenFile(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0) return nullptr;
+  FILE* const file = fdopen(descriptor, "rb");
+  if (file == nullptr) close(descriptor);
+  return file;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StateInput>> StateInput::Open(const std::string& path) {
   const bool standard = path == "-";
-  FILE* const file = standard ? tmpfile() : fopen(path.c_str(), "rbe");
+  FILE* const file = standard ? tmpfile() : OpenFile(path);
   if (file == nullptr) return absl::ErrnoToStatus(errno, standard ? "temporary file" : path);
   std::unique_ptr<StateInput> input(new StateInput(standard ? kStandardInput : path, file));
   struct stat found;

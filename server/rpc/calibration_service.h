@@ -20,12 +20,12 @@ namespace calib::server {
 class CalibrationService final : public v1::Calibration::CallbackService {
  public:
   struct Options {
-    ThreadPool* ingest_pool;      // messages of Observe streams
-    ThreadPool* query_pool;       // all other calls
-    size_t max_read_bytes;        // see ReadBudget
-    size_t max_calls;             // see UnaryCalls
-    size_t max_answer_bytes;      // see QueryLimits
-    absl::Duration open_timeout;  // see ObserveReactor
+    ThreadPool* ingest_pool;                          // messages of Observe streams
+    ThreadPool* query_pool;                           // all other calls
+    size_t max_read_bytes;                            // see ReadBudget
+    size_t max_calls;                                 // see UnaryCalls
+    size_t max_answer_bytes;                          // see QueryLimits
+    absl::Duration open_timeout = absl::Seconds(10);  // see ObserveReactor
     ExportLimits export_limits;
   };
   CalibrationService(Engine* engine, const Options& options);
