@@ -33,6 +33,8 @@ LIBRARIES = {
     "gtest/": "gtest",
     "gmock/": "gtest",
     "benchmark/": "benchmark",
+    "onnx/": "onnx",
+    "flatbuffers/": "flatbuffers",
     "simde/": "simde",
 }
 
@@ -43,6 +45,10 @@ RULES = {
     "server/base": ([], ["absl"]),
     "server/store": (["server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf", "rocksdb", "xxhash"]),
     "server/engine": (["server/store", "server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf"]),
+    "server/export": (
+        ["proto/codec", "quant", MESSAGES],
+        ["absl", "protobuf", "onnx", "json", "flatbuffers"],
+    ),
     "server/rpc": (
         ["server/engine", "server/store", "server/base", "proto/codec", "quant", MESSAGES, STUBS],
         ["absl", "protobuf", "grpc"],
