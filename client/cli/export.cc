@@ -6,10 +6,11 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "client/cli/command.h"
 #include "client/cli/export_options.h"
 #include "client/cli/export_summary.h"
-#include "client/cli/file_input.h"
+#include "client/cli/input_file.h"
 #include "client/cli/output_file.h"
 #include "client/cli/progress_bar.h"
 
@@ -27,11 +28,12 @@ struct ExportCommand {
   absl::Status Run(const Context& context) const {
     const absl::StatusOr<v1::ExportOptions> request = options.Request();
     if (!request.ok()) return request.status();
-    std::unique_ptr<FileInput> input;
+    std::unique_ptr<InputFile> input;
     if (!options.input_path().empty()) {
-      absl::StatusOr<std::unique_ptr<FileInput>> opened = FileInput::Open(options.input_path());
+      absl::StatusOr<std::unique_ptr<InputFile>> opened = InputFile::Open(options.input_path());
       if (!opened.ok()) return opened.status();
       input = *std::move(opened);
+      if (input->bytes() == 0) return absl::FailedPreconditionError(absl::StrCat(input->path(), ": is empty"));
     }
     absl::StatusOr<std::unique_ptr<OutputFile>> file = OutputFile::Create(path, force);
     if (!file.ok()) return file.status();
@@ -55,7 +57,7 @@ struct ExportCommand {
   }
 
   static absl::StatusOr<v1::ExportSummary> Fetch(const Context& context, const v1::ExportOptions& request,
-                                                 FileInput* input, OutputFile* file) {
+                                                 InputFile* input, OutputFile* file) {
     ProgressBar progress(input == nullptr ? 0 : input->bytes());
     uint64_t moved = 0;
     std::function<absl::StatusOr<std::string>()> next_input;

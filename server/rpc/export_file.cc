@@ -64,6 +64,8 @@ class ExportFileMaker {
  private:
   // Computes and adds it; the error otherwise.
   absl::Status TryAdd(const std::string& layer, bool is_weight);
+  // NOT_EXPORTABLE: all were left out.
+  absl::Status NothingExported() const;
 
   ExportQuery& query_;
   ExportMemory* const memory_;
@@ -102,18 +104,26 @@ absl::Status ExportFileMaker::TryAdd(const std::string& layer, bool is_weight) {
   return absl::OkStatus();
 }
 
+absl::Status ExportFileMaker::NothingExported() const {
+  return MakeError(
+      v1::ERROR_REASON_NOT_EXPORTABLE,
+      absl::StrCat("none of the ", omitted_.size(), " layers can be exported as ",
+                   ExportFormatName(query_.options.format()), "; the first: ", omitted_.front().reason().message()));
+}
+
 absl::StatusOr<ExportFile> ExportFileMaker::Finish() {
-  if (layers_.empty()) {
-    return MakeError(
-        v1::ERROR_REASON_NOT_EXPORTABLE,
-        absl::StrCat("none of the ", omitted_.size(), " layers can be exported as ",
-                     ExportFormatName(query_.options.format()), "; the first: ", omitted_.front().reason().message()));
-  }
+  if (layers_.empty()) return NothingExported();
   absl::StatusOr<ExportedFile> file = query_.exporter->Finish();
   query_.exporter.reset();
   memory_->Drop();
   if (!file.ok()) return file.status();
   if (absl::Status status = memory_->Add(file->bytes.size()); !status.ok()) return status;
+  for (const OmittedTensor& tensor : file->omitted) {
+    const auto layer = layers_.find(tensor.name);
+    omitted_.push_back(Omitted(layer->second, tensor.reason));
+    layers_.erase(layer);
+  }
+  if (layers_.empty()) return NothingExported();
 
   SummaryWriter summary;
   summary.first().set_bytes(file->bytes.size());

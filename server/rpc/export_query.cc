@@ -70,6 +70,10 @@ absl::StatusOr<ExportQuery> DecodeExport(const Engine& engine, const v1::ExportO
   query.weights_as_observed =
       conventions.weights_per_channel && options.weight_spec().granularity() == v1::QUANT_GRANULARITY_UNSPECIFIED;
 
+  *query.options.mutable_weight_method() = EncodeMethodSpec(weights->method);
+  if (weights->spec.has_value()) *query.options.mutable_weight_spec() = EncodeQuantSpec(*weights->spec);
+  if (query.weights_as_observed) query.options.mutable_weight_spec()->clear_granularity();
+
   const absl::StatusOr<std::string> pattern = LayerPattern(options.pattern());
   if (!pattern.ok()) return pattern.status();
   query.pattern = *pattern;
