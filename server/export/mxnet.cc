@@ -26,7 +26,9 @@ class MxnetExporter final : public Exporter {
     Json file = Json::object();
     for (const ExportTensor& tensor : tensors) {
       const v1::LayerQParams& qparams = tensor.qparams;
-      AddKey(&file, tensor.name, {JsonNumber(qparams.clip_min(0)), JsonNumber(qparams.clip_max(0))});
+      AddKey(
+          &file, tensor.name,
+          {JsonNumber(static_cast<float>(qparams.clip_min(0))), JsonNumber(static_cast<float>(qparams.clip_max(0)))});
     }
     return ExportedFile{.bytes = JsonText(file)};
   }
