@@ -25,9 +25,9 @@ struct TensorQuantization {
   int64_t qmax = 0;
 };
 
-// From an answer. Its errors are NOT_EXPORTABLE and don't name the tensor: an answer without parameters, a type that ONNX
-// doesn't have, a scale that is no positive finite number, a zero point that is none of the type's codes, numbers of
-// scales, zero points and channels that don't fit.
+// From an answer. Errors don't name the tensor. NOT_EXPORTABLE: an answer without parameters, a type that ONNX doesn't
+// have, a scale that is no positive finite number, a zero point that is none of the type's codes, numbers of scales, zero
+// points and channels that don't fit.
 absl::StatusOr<TensorQuantization> MakeTensorQuantization(const v1::LayerQParams& qparams);
 // The same of parameters computed here.
 absl::StatusOr<TensorQuantization> MakeTensorQuantization(const QuantType& type, std::vector<QParams> params,
