@@ -62,9 +62,14 @@ absl::Status CheckNameIsOneLine(const ExportTensor& tensor) {
   return NotExportable(tensor, "its name has a control character, which the format can't carry; rename it");
 }
 
+std::string MethodNameOf(const v1::LayerQParams& qparams) {
+  const absl::StatusOr<MethodSpec> method = DecodeMethodSpec(qparams.method());
+  return method.ok() ? std::string(MethodName(method->method)) : "";  // the server made it: it can be read
+}
+
 QuantType TypeOf(const v1::LayerQParams& qparams) {
   const absl::StatusOr<QuantSpec> spec = DecodeQuantSpec(qparams.spec());
-  return spec.ok() ? spec->type : QuantType{};  // the server made the spec: it can be read
+  return spec.ok() ? spec->type : QuantType{};  // the server made it: it can be read
 }
 
 bool HasAllCodes(const v1::LayerQParams& qparams) {

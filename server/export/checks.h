@@ -1,6 +1,8 @@
 #ifndef CALIB_SERVER_EXPORT_CHECKS_H_
 #define CALIB_SERVER_EXPORT_CHECKS_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "quant/quant_type.h"
@@ -26,6 +28,8 @@ absl::Status CheckNameIsOneLine(const ExportTensor& tensor);
 
 // --- What qparams say.
 
+// "minmax", "mse", ...
+std::string MethodNameOf(const v1::LayerQParams& qparams);
 // The type of the codes.
 QuantType TypeOf(const v1::LayerQParams& qparams);
 // Whether the codes are all that the type has.

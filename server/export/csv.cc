@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "proto/codec/quantization_codec.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
 #include "server/export/number_text.h"
@@ -32,13 +31,12 @@ std::string Flag(bool value) { return value ? "true" : "false"; }
 
 std::string Row(const ExportTensor& tensor, int channel) {
   const v1::LayerQParams& qparams = tensor.qparams;
-  const absl::StatusOr<MethodSpec> method = DecodeMethodSpec(qparams.method());
   const std::vector<std::string> fields = {Field(qparams.layer()),
                                            Field(tensor.name),
                                            Flag(tensor.is_weight),
                                            absl::StrCat(channel),
                                            qparams.has_channel_axis() ? absl::StrCat(qparams.channel_axis()) : "",
-                                           method.ok() ? std::string(MethodName(method->method)) : "",
+                                           MethodNameOf(qparams),
                                            TypeOf(qparams).Name(),
                                            Flag(IsSymmetric(qparams)),
                                            NumberText(qparams.scale(channel)),

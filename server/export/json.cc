@@ -1,7 +1,6 @@
 #include <string>
 #include <vector>
 
-#include "proto/codec/quantization_codec.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
 #include "server/export/json_text.h"
@@ -11,11 +10,10 @@ namespace {
 
 Json LayerJson(const ExportTensor& tensor) {
   const v1::LayerQParams& qparams = tensor.qparams;
-  const absl::StatusOr<MethodSpec> method = DecodeMethodSpec(qparams.method());
   Json json = {{"layer", qparams.layer()},
                {"name", tensor.name},
                {"weight", tensor.is_weight},
-               {"method", method.ok() ? std::string(MethodName(method->method)) : ""},
+               {"method", MethodNameOf(qparams)},
                {"dtype", TypeOf(qparams).Name()},
                {"symmetric", IsSymmetric(qparams)},
                {"scale", JsonArray(qparams.scale())},

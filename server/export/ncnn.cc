@@ -55,13 +55,13 @@ class NcnnExporter final : public Exporter {
       if (std::isfinite(MultiplierOf(tensor.qparams, i))) continue;
       return NotExportable(tensor, "its scale is so small that the inverse passes float32; leave it out");
     }
-    if (!tensor.is_weight && !table_.HasWeights(tensor.name)) {
+    if (!tensor.is_weight && !table_.HasWeights(tensor.name) && !added_weights_.HasWeights(tensor.name)) {
       return NotExportable(tensor, absl::StrCat("there is no row \"", tensor.name,
                                                 "_param_0\" of its weights, without which ncnn refuses it; observe the "
                                                 "weights too, or send the table that ncnn2table made as input"));
     }
     // Weights come first, so that activations find theirs.
-    if (tensor.is_weight) table_.Put(tensor.name, Numbers(tensor.qparams));
+    if (tensor.is_weight) added_weights_.Put(tensor.name, "");
     return absl::OkStatus();
   }
 
@@ -90,13 +90,17 @@ class NcnnExporter final : public Exporter {
   }
 
   absl::StatusOr<ExportedFile> Write(absl::Span<const ExportTensor> tensors) override {
-    for (const ExportTensor& tensor : tensors) {
-      if (!tensor.is_weight) table_.Put(tensor.name, Numbers(tensor.qparams));
+    // In ncnn2table's order.
+    for (const bool weights : {true, false}) {
+      for (const ExportTensor& tensor : tensors) {
+        if (tensor.is_weight == weights) table_.Put(tensor.name, Numbers(tensor.qparams));
+      }
     }
     return ExportedFile{.bytes = table_.ToText()};
   }
 
   NcnnTable table_;
+  NcnnTable added_weights_;  // keys of the session's
 };
 
 }  // namespace
