@@ -111,6 +111,20 @@ TEST(QdqWeightsTest, FloatWeightsStayBeforeQuantize) {
   EXPECT_EQ(ProducerOf(made.model, "y")->input(1), "proj_DequantizeLinear_Output");
 }
 
+TEST(QdqWeightsTest, TheSpecIsFollowed) {
+  QdqOptions options;
+  options.weight_spec.granularity = QuantGranularity::kPerTensor;
+  options.weight_spec.reduce_range = true;
+  MadeWeights made = MakeWeights(SmallNetwork(), {}, options);
+  // [-3.5 .. 3.5] as [-64 .. 64].
+  EXPECT_EQ(InitializerOf(made.model, "proj_quantized")->raw_data(), "\xc0\xd2\xe5\xf7\x09\x1b\x2e\x40");
+  options.weight_spec = {.type = {.is_signed = false}, .preset = QuantPreset::kOnnxruntime};
+  made = MakeWeights(SmallNetwork(), {}, options);
+  EXPECT_EQ(InitializerOf(made.model, "proj_quantized")->data_type(), onnx::TensorProto::UINT8);
+  EXPECT_EQ(InitializerOf(made.model, "proj_zero_point")->raw_data(), "\x7f");
+  EXPECT_THAT(InitializerOf(made.model, "proj_scale")->float_data(), ElementsAre(7.F / 254));
+}
+
 TEST(QdqWeightsTest, ActivationsOnlyLeavesThemAlone) {
   const onnx::ModelProto model = SmallNetwork();
   const MadeWeights made =

@@ -14,8 +14,8 @@
 
 namespace calib::server {
 
-// What the names in a model's main graph stand for, as the graph was when the index was made. Borrows the graph's nodes
-// and tensors.
+// What the names in a model's main graph stand for, as the graph was when the index was made. Borrows the graph's
+// nodes and tensors.
 class GraphIndex {
  public:
   // One input of a node, in the main graph or a body.
