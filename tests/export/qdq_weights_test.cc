@@ -19,7 +19,6 @@ namespace {
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-using ::testing::Not;
 
 struct MadeWeights {
   onnx::ModelProto model;
@@ -282,7 +281,8 @@ TEST(QdqWeightsTest, DeclarationsOfStoredWeightsGo) {
 TEST(QdqWeightsTest, CalibrationOfAWeightIsThatOfItsStatistics) {
   std::vector<float> values(3 * 40 * 5);
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = std::sin(static_cast<float>(i * i)) * static_cast<float>(i % 40 / 5 + 1);
+    const size_t amplitude = i % 40 / 5 + 1;
+    values[i] = std::sin(static_cast<float>(i * i)) * static_cast<float>(amplitude);
   }
   const std::vector<int64_t> dims = {3, 40, 5};
   for (const char* const type : {"int8", "int4", "auto8", "fp8_e4m3"}) {

@@ -56,7 +56,7 @@ class GraphIndex {
   GraphIndex() = default;
 
   absl::Status AddValues(const onnx::GraphProto& graph);
-  absl::Status Define(const std::string& name, Value value);
+  absl::Status Define(const std::string& name, Value&& value);
   void Declare(const onnx::GraphProto& graph);
 
   absl::flat_hash_map<std::string, Value> values_;
