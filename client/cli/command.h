@@ -52,6 +52,7 @@ Run ConfigureSession(CLI::App* command);
 Run ConfigurePush(CLI::App* command);
 Run ConfigureQParams(CLI::App* command);
 Run ConfigureCompare(CLI::App* command);
+Run ConfigureExport(CLI::App* command);
 Run ConfigureWatch(CLI::App* command);
 Run ConfigureHealth(CLI::App* command);
 

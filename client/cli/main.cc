@@ -19,6 +19,8 @@ constexpr Command kCommands[] = {
      "calibctl qparams resnet50 'layer1.*' --method mse --dtype int8 --json", &ConfigureQParams},
     {"compare", "Compare methods and types by their expected error",
      "calibctl compare resnet50 --dtype int8,int4 --methods minmax,percentile,mse", &ConfigureCompare},
+    {"export", "Make the file that a deployment toolchain loads",
+     "calibctl export resnet50 --format tensorrt-cache -o calib.cache --method entropy", &ConfigureExport},
     {"watch", "Show a session's progress until it is sealed", "calibctl watch resnet50 --interval 0.5",
      &ConfigureWatch},
     {"health", "Ask whether the server is serving", "calibctl health --server calibd.example.com:7070",

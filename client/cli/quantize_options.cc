@@ -54,6 +54,15 @@ v1::QuantSpec SpecOptions::Spec(const std::string& type) const {
   return EncodeQuantSpec(spec);
 }
 
+v1::QuantSpec SpecOptions::Given(const std::string& type) const {
+  v1::QuantSpec spec = Spec(type.empty() ? QuantType().Name() : type);
+  if (type.empty()) spec.clear_type();
+  if (!affine_ && !symmetric_) spec.clear_scheme();
+  if (preset_.empty()) spec.clear_preset();
+  if (!per_channel_) spec.clear_granularity();
+  return spec;
+}
+
 MethodParameters::MethodParameters(CLI::App* command) {
   const auto add = [&](CLI::Option* option, const char* type_name, const char* method) {
     option->capture_default_str()->type_name(type_name);

@@ -34,6 +34,8 @@ class SpecOptions {
   bool given() const;
   // The spec for `type`, a name that TypeValidator accepted. Options not given have the defaults of QuantSpec.
   v1::QuantSpec Spec(const std::string& type) const;
+  // The same with only what was given set; an empty `type` was not.
+  v1::QuantSpec Given(const std::string& type) const;
 
  private:
   bool affine_ = false;
@@ -77,6 +79,13 @@ class QuantizeOptions {
   void Fill(Request* request) const {
     *request->mutable_method() = parameters_.Method(method_);
     if (type_option_->count() > 0 || spec_.given()) *request->mutable_spec() = spec_.Spec(type_);
+  }
+  // The same for a call that has its own defaults: sets nothing else than what was given.
+  template <typename Request>
+  void FillGiven(Request* request) const {
+    *request->mutable_method() = parameters_.Method(method_);
+    const bool type_given = type_option_->count() > 0;
+    if (type_given || spec_.given()) *request->mutable_spec() = spec_.Given(type_given ? type_ : "");
   }
 
  private:

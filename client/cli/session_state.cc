@@ -100,11 +100,11 @@ struct ImportCommand {
   }
 
   absl::Status Run(const Context& context) {
-    const absl::StatusOr<std::unique_ptr<StateInput>> input = StateInput::Open(path);
+    const absl::StatusOr<std::unique_ptr<InputFile>> input = InputFile::Open(path);
     if (!input.ok()) return input.status();
     v1::StateHeader header;
     const std::unique_ptr<StateFileReader> reader = HeaderReader(&header);
-    if (const absl::Status checked = (*input)->Check(reader.get()); !checked.ok()) return checked;
+    if (const absl::Status checked = CheckState(input->get(), reader.get()); !checked.ok()) return checked;
     if (create) {
       if (const absl::Status made = CreateSession(context, header); !made.ok()) return made;
     }

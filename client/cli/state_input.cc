@@ -1,68 +1,22 @@
 #include "client/cli/state_input.h"
 
-#include <sys/stat.h>
+#include <string>
 
-#include <cerrno>
-
-#include "absl/strings/str_cat.h"
 #include "client/cli/command.h"
 
 namespace calib::cli {
-namespace {
 
-constexpr char kStandardInput[] = "standard input";
-
-// Bytes up to the file's end or a chunk's size.
-absl::StatusOr<std::string> ReadChunk(const std::string& path, FILE* file) {
-  std::string bytes(kMaxStateChunkBytes, '\0');
-  bytes.resize(fread(bytes.data(), 1, bytes.size(), file));
-  if (ferror(file) != 0) return absl::ErrnoToStatus(errno, path);
-  return bytes;
-}
-
-absl::Status Spool(FILE* to) {
-  while (true) {
-    const absl::StatusOr<std::string> bytes = ReadChunk(kStandardInput, stdin);
-    if (!bytes.ok()) return bytes.status();
-    if (bytes->empty()) break;
-    if (fwrite(bytes->data(), 1, bytes->size(), to) != bytes->size())
-      return absl::ErrnoToStatus(errno, "temporary file");
-  }
-  if (fflush(to) != 0) return absl::ErrnoToStatus(errno, "temporary file");
-  rewind(to);
-  return absl::OkStatus();
-}
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<StateInput>> StateInput::Open(const std::string& path) {
-  const bool standard = path == "-";
-  FILE* const file = standard ? tmpfile() : fopen(path.c_str(), "rbe");
-  if (file == nullptr) return absl::ErrnoToStatus(errno, standard ? "temporary file" : path);
-  std::unique_ptr<StateInput> input(new StateInput(standard ? kStandardInput : path, file));
-  struct stat found;
-  if (fstat(fileno(file), &found) == 0 && !S_ISREG(found.st_mode)) {
-    return absl::FailedPreconditionError(absl::StrCat(path, ": is not a plain file; - reads standard input"));
-  }
-  if (standard) {
-    if (const absl::Status spooled = Spool(file); !spooled.ok()) return spooled;
-  }
-  return input;
-}
-
-absl::StatusOr<std::string> StateInput::Next() { return ReadChunk(path_, file_.get()); }
-
-absl::Status StateInput::Check(StateFileReader* reader) {
+absl::Status CheckState(InputFile* file, StateFileReader* reader) {
   absl::Status status;
   while (status.ok()) {
-    const absl::StatusOr<std::string> bytes = Next();
+    const absl::StatusOr<std::string> bytes = file->Next();
     if (!bytes.ok()) return bytes.status();
     if (bytes->empty()) break;
     status = reader->Add(*bytes);
   }
   if (status.ok()) status = reader->Finish();
-  if (!status.ok()) return Annotate(status, path_);
-  rewind(file_.get());
+  if (!status.ok()) return Annotate(status, file->path());
+  file->Rewind();
   return absl::OkStatus();
 }
 

@@ -100,7 +100,7 @@ Run ConfigureInspectState(CLI::App* command) {
   const auto path = std::make_shared<std::string>();
   command->add_option("FILE", *path, "The state file; - reads standard input")->required()->type_name("");
   return [path](const Context& context) -> absl::Status {
-    const absl::StatusOr<std::unique_ptr<StateInput>> input = StateInput::Open(*path);
+    const absl::StatusOr<std::unique_ptr<InputFile>> input = InputFile::Open(*path);
     if (!input.ok()) return input.status();
     v1::StateHeader header;
     std::vector<v1::LayerSummary> layers;
@@ -114,7 +114,7 @@ Run ConfigureInspectState(CLI::App* command) {
                                   layers.push_back(Summarize(name, statistics));
                                   return absl::OkStatus();
                                 }});
-    if (const absl::Status checked = (*input)->Check(&reader); !checked.ok()) return checked;
+    if (const absl::Status checked = CheckState(input->get(), &reader); !checked.ok()) return checked;
     if (context.options.json) {
       std::cout << ToLine(InspectJson(header, layers, reader)) << '\n';
     } else {

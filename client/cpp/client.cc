@@ -201,6 +201,40 @@ absl::StatusOr<v1::ImportStateResponse> Client::ImportState(
   return response;
 }
 
+absl::StatusOr<v1::ExportSummary> Client::Export(const v1::ExportOptions& options,
+                                                 const std::function<absl::StatusOr<std::string>()>& next_input,
+                                                 const std::function<absl::Status(absl::string_view bytes)>& on_chunk) {
+  grpc::ClientContext context;
+  PrepareContext(options_, absl::InfiniteFuture(), &context);
+  const auto stream = stub_->stub->Export(&context);
+  v1::ExportRequest request;
+  *request.mutable_options() = options;
+  absl::Status caller;  // what the caller's functions said
+  while (stream->Write(request) && next_input != nullptr) {
+    absl::StatusOr<std::string> input = next_input();
+    caller = input.status();
+    if (!caller.ok() || input->empty()) break;
+    request.set_input(*std::move(input));
+  }
+  if (caller.ok()) stream->WritesDone();
+  v1::ExportSummary summary;
+  uint64_t bytes = 0;
+  v1::ExportResponse response;
+  while (caller.ok() && stream->Read(&response)) {
+    summary.MergeFrom(response.summary());
+    bytes += response.chunk().size();
+    if (!response.chunk().empty()) caller = on_chunk(response.chunk());
+  }
+  if (!caller.ok()) context.TryCancel();
+  const absl::Status status = FromGrpcStatus(stream->Finish(), options_.server);
+  if (!caller.ok()) return caller;
+  if (!status.ok()) return status;
+  if (bytes != summary.bytes()) {
+    return absl::InternalError(absl::StrCat("the file has ", summary.bytes(), " bytes, and ", bytes, " came"));
+  }
+  return summary;
+}
+
 absl::Status Client::CheckHealth() {
   grpc::ClientContext context;
   PrepareContext(options_, absl::Now() + options_.call_timeout, &context);

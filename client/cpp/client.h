@@ -72,6 +72,13 @@ class Client {
   absl::StatusOr<v1::ImportStateResponse> ImportState(const v1::StateImport& open,
                                                       const std::function<absl::StatusOr<std::string>()>& next_chunk);
 
+  // Sends the options and what `next_input` gives, at most 1 MiB a time, until it gives nothing; null: there is no
+  // input. Then calls `on_chunk` with the file's next bytes, at most 1 MiB. An error that either returns ends the call
+  // and is returned. OK: the file came whole. No deadline and no repetition.
+  absl::StatusOr<v1::ExportSummary> Export(const v1::ExportOptions& options,
+                                           const std::function<absl::StatusOr<std::string>()>& next_input,
+                                           const std::function<absl::Status(absl::string_view bytes)>& on_chunk);
+
   // OK when the server answers SERVING to grpc.health.v1; UNAVAILABLE when it is NOT_SERVING or not there.
   absl::Status CheckHealth();
 

@@ -130,6 +130,8 @@ class SyncWorkerImpl {
   // Of the stream.
   ObserveCall* call_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool welcomed_ ABSL_GUARDED_BY(mutex_) = false;
+  // Of the current stream; waiting for a server that is away is no part of it.
+  absl::Time welcome_time_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool reader_done_ ABSL_GUARDED_BY(mutex_) = false;
   bool progressed_ ABSL_GUARDED_BY(mutex_) = false;  // something was answered
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

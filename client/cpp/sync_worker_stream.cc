@@ -92,7 +92,6 @@ void SyncWorkerImpl::End(const absl::Status& status) {
 void SyncWorkerImpl::Run() {
   Backoff backoff(options_.min_backoff, options_.max_backoff);
   while (true) {
-    const absl::Time begin = absl::Now();
     const absl::Status end = RunStream();
     absl::MutexLock lock(&mutex_);
     // A stream that this side gave up says nothing about the next one.
@@ -102,7 +101,7 @@ void SyncWorkerImpl::Run() {
     if (stopping_ || closing_ || !fatal_.ok()) break;
     last_stream_end_ = end;
     progress_.SignalAll();
-    if (progressed_ || absl::Now() - begin >= kSteadyStream) backoff.Reset();
+    if (progressed_ || absl::Now() - welcome_time_ >= kSteadyStream) backoff.Reset();
     const absl::Time resume = absl::Now() + backoff.Next();
     while (!stopping_ && !closing_ && absl::Now() < resume) {
       // Counts are of use in the next stream.
@@ -123,6 +122,7 @@ absl::Status SyncWorkerImpl::RunStream() {
     if (stopping_ || closing_) return absl::CancelledError("the worker is closed");
     call_ = &call;
     welcomed_ = false;
+    welcome_time_ = absl::InfiniteFuture();
     reader_done_ = false;
     progressed_ = false;
     write_failed_ = false;
@@ -269,6 +269,7 @@ absl::Status SyncWorkerImpl::TakeWelcome(const v1::Welcome& welcome) {
   }
   if (!config_.has_value()) config_ = *std::move(config);
   welcomed_ = true;
+  welcome_time_ = absl::Now();
   stream_wake_.Signal();
   return absl::OkStatus();
 }

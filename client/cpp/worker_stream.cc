@@ -9,7 +9,6 @@ namespace calib::client {
 void Worker::Impl::Run() {
   Backoff backoff(options_.min_backoff, options_.max_backoff);
   while (true) {
-    const absl::Time begin = absl::Now();
     const absl::Status end = RunStream();
     absl::MutexLock lock(&mutex_);
     // A stream that this side gave up says nothing about the next one.
@@ -19,7 +18,7 @@ void Worker::Impl::Run() {
     if (stopping_ || closing_ || !fatal_.ok()) break;
     last_stream_end_ = end;
     progress_.SignalAll();
-    if (progressed_ || absl::Now() - begin >= kSteadyStream) backoff.Reset();
+    if (progressed_ || absl::Now() - welcome_time_ >= kSteadyStream) backoff.Reset();
     const absl::Time resume = absl::Now() + backoff.Next();
     while (!stopping_ && !closing_ && absl::Now() < resume) writer_wake_.WaitWithDeadline(&mutex_, resume);
     if (stopping_ || closing_) break;
@@ -37,6 +36,7 @@ absl::Status Worker::Impl::RunStream() {
     if (stopping_ || closing_) return absl::CancelledError("the worker is closed");
     call_ = &call;
     welcomed_ = false;
+    welcome_time_ = absl::InfiniteFuture();
     reader_done_ = false;
     progressed_ = false;
     values_ignored_ = 0;
@@ -157,6 +157,7 @@ absl::Status Worker::Impl::TakeWelcome(const v1::Welcome& welcome) {
   if (absl::Status status = outbox_.OnWelcome(welcome); !status.ok()) return status;
   if (!config_.has_value()) config_ = *std::move(config);
   welcomed_ = true;
+  welcome_time_ = absl::Now();
   return absl::OkStatus();
 }
 

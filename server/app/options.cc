@@ -120,7 +120,7 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
   add.Count("--max-workers", &limits.max_workers, "Workers of one session");
   add.Count("--max-toggles", &limits.max_toggles, "Patterns of one session that observers were switched on or off by");
   add.Count("--max-lineage", &limits.max_lineage, "Sessions whose values state files may bring into one session");
-  add.Count("--max-streams", &limits.max_streams, "Streams of workers and of state files open at once");
+  add.Count("--max-streams", &limits.max_streams, "Streams of workers, state files and exports open at once");
   add.Count("--max-calls", &options.grpc.max_calls, "Unary calls open at once");
   add.Count("--max-streams-per-connection", &options.grpc.max_streams_per_connection, "Calls open on one connection");
   constexpr uint64_t kAny = std::numeric_limits<int64_t>::max();
@@ -129,6 +129,10 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
   add.Bytes("--max-state-bytes", &limits.max_state_bytes, 1 << 20, kAny, "Memory for the statistics of all sessions");
   add.Bytes("--max-message-bytes", &options.grpc.max_message_bytes, 4 << 20, 1 << 30, "Largest message and answer");
   add.Bytes("--max-read-bytes", &options.grpc.max_read_bytes, 1 << 20, kAny, "Messages that wait to be processed");
+  add.Bytes("--max-export-input-bytes", &options.grpc.export_limits.max_input_bytes, 1 << 10, kAny,
+            "Largest model or table that an export is made of");
+  add.Bytes("--max-export-bytes", &options.grpc.export_limits.max_bytes, 1 << 20, kAny,
+            "Memory for the inputs and files of all exports under way");
   add.Bytes("--transport-memory-bytes", &options.grpc.transport_memory_bytes, 16 << 20, kAny,
             "Memory of gRPC's buffers");
 

@@ -15,7 +15,7 @@ struct Counters {
   // Past the largest ErrorReason and gRPC code.
   static constexpr size_t kReasons = 128;
   static constexpr size_t kCodes = 17;
-  static constexpr size_t kRpcs = 16;
+  static constexpr size_t kRpcs = 32;
 
   // Ingestion.
   Counter updates_applied{0};
@@ -46,7 +46,8 @@ struct Counters {
   std::atomic<int64_t> sessions{0};
   std::atomic<int64_t> layers{0};
   std::atomic<int64_t> state_bytes{0};
-  std::atomic<int64_t> export_bytes{0};  // of statistics that exports under way may keep in memory
+  std::atomic<int64_t> export_bytes{0};       // of statistics that exports under way may keep in memory
+  std::atomic<int64_t> export_file_bytes{0};  // of inputs, parameters and files that Export calls hold
   std::atomic<int64_t> streams{0};
   std::atomic<uint64_t> store_bytes{0};       // that the store's files take
   std::atomic<uint64_t> store_free_bytes{0};  // that its file system has left

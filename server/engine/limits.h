@@ -16,7 +16,7 @@ struct Limits {
   size_t max_workers = 100000;          // --max-workers, of one session
   size_t max_toggles = 1000;            // --max-toggles, globs of one session that were switched on or off
   size_t max_lineage = 10000;           // --max-lineage, uids in the state files imported into one session
-  size_t max_streams = 10000;           // --max-streams, open at once, those of state files too
+  size_t max_streams = 10000;           // --max-streams, open at once, those of state files and exports too
   uint64_t max_step_bytes = 256 << 20;  // --max-step-bytes, open synchronous steps of one session
   // --max-state-bytes, statistics of all sessions and of imports under way; may be passed by one update. Exports under
   // way may hold as much again.

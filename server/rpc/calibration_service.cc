@@ -1,5 +1,6 @@
 #include "server/rpc/calibration_service.h"
 
+#include "server/rpc/export_reactor.h"
 #include "server/rpc/export_state_reactor.h"
 #include "server/rpc/import_state_reactor.h"
 #include "server/rpc/query_calls.h"
@@ -19,6 +20,7 @@ CalibrationService::CalibrationService(Engine* engine, const Options& options)
     : engine_(engine),
       query_pool_(options.query_pool),
       max_answer_bytes_(options.max_answer_bytes),
+      export_limits_(options.export_limits),
       calls_(options.query_pool, options.max_calls, &engine->counters()),
       read_budget_(options.max_read_bytes),
       observe_context_{engine, options.ingest_pool, &read_budget_, options.open_timeout} {}
@@ -139,6 +141,11 @@ grpc::ServerWriteReactor<v1::ExportStateResponse>* CalibrationService::ExportSta
 grpc::ServerReadReactor<v1::ImportStateRequest>* CalibrationService::ImportState(grpc::CallbackServerContext*,
                                                                                  v1::ImportStateResponse* response) {
   return ImportStateReactor::Start(engine_, query_pool_, response);
+}
+
+grpc::ServerBidiReactor<v1::ExportRequest, v1::ExportResponse>* CalibrationService::Export(
+    grpc::CallbackServerContext*) {
+  return ExportReactor::Start(engine_, query_pool_, export_limits_);
 }
 
 }  // namespace calib::server

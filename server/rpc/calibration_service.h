@@ -8,6 +8,7 @@
 #include "calib/v1/calibration_service.grpc.pb.h"
 #include "server/base/thread_pool.h"
 #include "server/engine/engine.h"
+#include "server/rpc/export_memory.h"
 #include "server/rpc/observe_reactor.h"
 #include "server/rpc/read_budget.h"
 #include "server/rpc/unary_call.h"
@@ -19,12 +20,13 @@ namespace calib::server {
 class CalibrationService final : public v1::Calibration::CallbackService {
  public:
   struct Options {
-    ThreadPool* ingest_pool;      // messages of Observe streams
-    ThreadPool* query_pool;       // all other calls
-    size_t max_read_bytes;        // see ReadBudget
-    size_t max_calls;             // see UnaryCalls
-    size_t max_answer_bytes;      // see QueryLimits
-    absl::Duration open_timeout;  // see ObserveReactor
+    ThreadPool* ingest_pool;                          // messages of Observe streams
+    ThreadPool* query_pool;                           // all other calls
+    size_t max_read_bytes;                            // see ReadBudget
+    size_t max_calls;                                 // see UnaryCalls
+    size_t max_answer_bytes;                          // see QueryLimits
+    absl::Duration open_timeout = absl::Seconds(10);  // see ObserveReactor
+    ExportLimits export_limits;
   };
   CalibrationService(Engine* engine, const Options& options);
 
@@ -60,11 +62,13 @@ class CalibrationService final : public v1::Calibration::CallbackService {
                                                                  const v1::ExportStateRequest* request) override;
   grpc::ServerReadReactor<v1::ImportStateRequest>* ImportState(grpc::CallbackServerContext*,
                                                                v1::ImportStateResponse* response) override;
+  grpc::ServerBidiReactor<v1::ExportRequest, v1::ExportResponse>* Export(grpc::CallbackServerContext*) override;
 
  private:
   Engine* const engine_;
   ThreadPool* const query_pool_;
   const size_t max_answer_bytes_;
+  const ExportLimits export_limits_;
   UnaryCalls calls_;
   ReadBudget read_budget_;
   const ObserveContext observe_context_;

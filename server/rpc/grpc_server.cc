@@ -76,6 +76,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   service.max_calls = options.max_calls;
   service.open_timeout = options.open_timeout;
   service.max_answer_bytes = options.max_message_bytes;
+  service.export_limits = options.export_limits;
   server->service_ = std::make_unique<CalibrationService>(engine, service);
 
   grpc::EnableDefaultHealthCheckService(true);

@@ -10,6 +10,7 @@
 #include "server/base/listen_address.h"
 #include "server/base/thread_pool.h"
 #include "server/engine/engine.h"
+#include "server/rpc/export_memory.h"
 
 namespace grpc {
 class Server;
@@ -30,6 +31,8 @@ struct GrpcServerOptions {
   size_t transport_memory_bytes = 512 << 20;
   // Messages of Observe streams that were read and wait to be processed, in all.
   size_t max_read_bytes = 256 << 20;
+  // Memory of Export calls.
+  ExportLimits export_limits;
   // An Observe stream that did not send its Open in this time is ended.
   absl::Duration open_timeout = absl::Seconds(10);
   // Unary calls queued or running at once.

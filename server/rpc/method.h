@@ -27,6 +27,7 @@ enum class Method : size_t {
   kWatchQParams,
   kExportState,
   kImportState,
+  kExport,
 };
 
 // REQUIRES: one of gRPC's 17 codes.

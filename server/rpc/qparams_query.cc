@@ -39,6 +39,13 @@ absl::Status AnswerTooLarge(size_t layers, size_t limit) {
                    {{"option", "--max-message-bytes"}, {"limit", absl::StrCat(limit)}});
 }
 
+absl::Status NoLayerMatches(const Session& session, const std::string& pattern) {
+  return MakeError(v1::ERROR_REASON_LAYER_NOT_FOUND,
+                   absl::StrCat("no layer of session \"", session.name(), "\" matches \"", pattern,
+                                "\": correct the pattern, or wait for data"),
+                   {{"session", session.name()}, {"pattern", pattern}});
+}
+
 absl::StatusOr<std::string> LayerPattern(const std::string& pattern) {
   if (pattern.empty()) return "*";
   const absl::Status status = CheckPattern("pattern", pattern);

@@ -50,6 +50,9 @@ absl::StatusOr<QParamsQuery> DecodeQuery(const Request& request) {
 // LAYER_NOT_PER_CHANNEL, SPEC_INVALID (of the layer's own spec), COUNT_OVERFLOW (channels merged).
 v1::LayerQParams ComputeLayerQParams(const Session::LayerSnapshot& layer, const QParamsQuery& query);
 
+// LAYER_NOT_FOUND: none of the session's layers matches.
+absl::Status NoLayerMatches(const Session& session, const std::string& pattern);
+
 // Tag and length of one entry of a repeated message field.
 inline constexpr size_t kEntryOverhead = 6;
 

@@ -19,13 +19,6 @@ constexpr int kMaxComparisons = 64;
 
 absl::Status Abandoned() { return absl::CancelledError("the caller gave up, or its deadline passed"); }
 
-absl::Status NoLayer(const Session& session, const std::string& pattern) {
-  return MakeError(v1::ERROR_REASON_LAYER_NOT_FOUND,
-                   absl::StrCat("no layer of session \"", session.name(), "\" matches \"", pattern,
-                                "\": correct the pattern, or wait for data"),
-                   {{"session", session.name()}, {"pattern", pattern}});
-}
-
 // The session and the names of its layers that match a query.
 struct Selection {
   std::shared_ptr<Session> session;
@@ -38,7 +31,7 @@ absl::StatusOr<Selection> SelectLayers(const Engine& engine, const std::string& 
   absl::StatusOr<std::shared_ptr<Session>> session = engine.FindSession(name);
   if (!session.ok()) return session.status();
   std::vector<std::string> layers = (*session)->ListLayers(*glob, "", kAllLayers);
-  if (layers.empty()) return NoLayer(**session, *glob);
+  if (layers.empty()) return NoLayerMatches(**session, *glob);
   return Selection{*std::move(session), std::move(layers)};
 }
 
@@ -113,7 +106,7 @@ absl::Status GetStatistics(const Engine& engine, const v1::GetStatisticsRequest&
   const absl::StatusOr<std::shared_ptr<Session>> session = engine.FindSession(request.session());
   if (!session.ok()) return session.status();
   const std::vector<std::string> names = (*session)->ListLayers(*glob, page->after, kAllLayers);
-  if (names.empty() && page->after.empty()) return NoLayer(**session, *glob);
+  if (names.empty() && page->after.empty()) return NoLayerMatches(**session, *glob);
 
   StatisticsWriter writer;
   size_t bytes = 0;

@@ -95,7 +95,9 @@ std::vector<prometheus::MetricFamily> MetricsCollector::Collect() const {
       Gauge("calibd_layers", "Layers of all sessions.", c.layers),
       Gauge("calibd_state_bytes", "Memory that the statistics of all sessions take.", c.state_bytes),
       Gauge("calibd_export_bytes", "Memory of statistics that exports under way may hold.", c.export_bytes),
-      Gauge("calibd_streams", "Streams of workers and of state files open now.", c.streams),
+      Gauge("calibd_export_file_bytes", "Memory of inputs and files of exports to other formats under way.",
+            c.export_file_bytes),
+      Gauge("calibd_streams", "Streams of workers, state files and exports open now.", c.streams),
       Gauge("calibd_store_bytes", "Disk space that the store's files take.", c.store_bytes),
       Gauge("calibd_store_free_bytes", "Disk space left on the store's file system.", c.store_free_bytes),
   };

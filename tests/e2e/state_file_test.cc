@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <csignal>
@@ -136,6 +137,9 @@ TEST_F(StateFileTest, DamagedFilesAreRefusedBeforeAnythingIsSent) {
   refused("not a state file", "byte 0: this is no state file");
   refused("", "byte 0: the state file ends here");
   ExpectError(Calibctl("127.0.0.1:1", {"session", "import-state", "s", Path("none")}), Path("none"));
+  // A pipe that nobody writes to is no reason to wait.
+  ASSERT_EQ(mkfifo(Path("pipe").c_str(), 0600), 0);
+  ExpectError(Calibctl("127.0.0.1:1", {"session", "import-state", "s", Path("pipe")}), "is not a plain file");
 }
 
 TEST_F(StateFileTest, AFileIsThereWholeOrNotAtAll) {

@@ -30,6 +30,8 @@ LIBRARIES = {
     "xxhash.h": "xxhash",
     "CLI/": "cli11",
     "nlohmann/": "json",
+    "flatbuffers/": "flatbuffers",
+    "onnx/": "onnx",
     "gtest/": "gtest",
     "gmock/": "gtest",
     "benchmark/": "benchmark",
@@ -43,8 +45,12 @@ RULES = {
     "server/base": ([], ["absl"]),
     "server/store": (["server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf", "rocksdb", "xxhash"]),
     "server/engine": (["server/store", "server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf"]),
+    "server/export": (
+        ["proto/codec", "quant", MESSAGES],
+        ["absl", "protobuf", "json", "flatbuffers", "onnx"],
+    ),
     "server/rpc": (
-        ["server/engine", "server/store", "server/base", "proto/codec", "quant", MESSAGES, STUBS],
+        ["server/export", "server/engine", "server/store", "server/base", "proto/codec", "quant", MESSAGES, STUBS],
         ["absl", "protobuf", "grpc"],
     ),
     "server/web": (
@@ -180,6 +186,8 @@ class RulesTest(unittest.TestCase):
             ("server/engine/a.cc", '"server/rpc/server.h"'),
             ("server/engine/a.cc", "<grpcpp/grpcpp.h>"),
             ("server/engine/a.cc", "<rocksdb/db.h>"),
+            ("server/engine/a.cc", "<onnx/onnx_pb.h>"),
+            ("server/export/a.cc", '"server/engine/engine.h"'),
             ("server/rpc/a.cc", '"server/web/page.h"'),
             ("server/rpc/a.cc", '"httplib.h"'),
             ("server/web/a.cc", "<grpcpp/grpcpp.h>"),

@@ -1,0 +1,50 @@
+#include <string>
+#include <utility>
+
+#include "server/export/checks.h"
+#include "server/export/formats.h"
+#include "server/export/json_text.h"
+
+namespace calib::server {
+namespace {
+
+class OnnxruntimeOverridesExporter final : public Exporter {
+ public:
+  ExportConventions conventions() const override {
+    return {.activations =
+                QuantSpec{
+                    .type = {.is_signed = false}, .scheme = QuantScheme::kAffine, .preset = QuantPreset::kOnnxruntime},
+            .weights = QuantSpec{.preset = QuantPreset::kOnnxruntime},
+            .weights_per_channel = true};
+  }
+
+ private:
+  absl::Status Check(const ExportTensor& tensor) override {
+    if (IsPerChannel(tensor.qparams) && !tensor.qparams.has_channel_axis()) {
+      return NotExportable(tensor,
+                           "it has a scale a channel, and the axis of its channels is not known; ask per tensor");
+    }
+    return CheckHasRange(tensor);
+  }
+
+  absl::StatusOr<ExportedFile> Write(absl::Span<const ExportTensor> tensors) override {
+    Json file = Json::object();
+    for (const ExportTensor& tensor : tensors) {
+      const v1::LayerQParams& qparams = tensor.qparams;
+      Json channels = Json::array();
+      for (int i = 0; i < qparams.scale_size(); ++i) {
+        channels.push_back({{"scale", JsonNumber(qparams.scale(i))}, {"zero_point", qparams.zero_point(i)}});
+      }
+      // The reader takes a list whose first entry has it as one entry a channel.
+      if (IsPerChannel(qparams)) channels[0]["axis"] = qparams.channel_axis();
+      AddKey(&file, tensor.name, std::move(channels));
+    }
+    return ExportedFile{.bytes = JsonText(file)};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Exporter> NewOnnxruntimeOverridesExporter() { return std::make_unique<OnnxruntimeOverridesExporter>(); }
+
+}  // namespace calib::server
