@@ -59,10 +59,11 @@ class StepBook:
             return self._news
         if self._rank < self.world.size:
             return None
-        return errors.of_reason(
-            "RANK_INVALID",
+        return errors.make_error(
+            "INVALID_ARGUMENT",
             f"rank {self._rank} is not in the world of {self.world.size} ranks (epoch {self.world.epoch}): "
             f"ranks are 0 to {self.world.size - 1}",
+            "RANK_INVALID",
             {"rank": str(self._rank), "world_epoch": str(self.world.epoch)},
         )
 
@@ -89,7 +90,7 @@ class StepBook:
         return self._settled
 
     def end_all(self, error: CalibdError) -> None:
-        """The end: answers everything that is open with this error."""
+        """Answers everything that is open with this error, and forgets all."""
         for entry in list(self._entries.values()):
             if not entry.ticket.answered:
                 self._answer(entry, error)
@@ -115,10 +116,11 @@ class StepBook:
         if not changed and not dropped:
             return
         lowest = min([self.next_step] + dropped)
-        stale = errors.of_reason(
-            "WORLD_EPOCH_STALE",
+        stale = errors.make_error(
+            "ABORTED",
             f"the world has {world.size} ranks now (epoch {world.epoch}) and what was given for open steps was "
             f"dropped: contribute anew from step {lowest} on",
+            "WORLD_EPOCH_STALE",
             {"world_epoch": str(world.epoch), "expected": str(lowest)},
         )
         self._news = stale

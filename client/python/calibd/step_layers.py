@@ -67,7 +67,8 @@ def _check_name(name: str) -> None:
     except UnicodeEncodeError:
         length = 0  # a lone surrogate
     if not 0 < length <= _MOST_NAME_BYTES:
-        raise errors.of_reason(
-            "LAYER_NAME_INVALID",
+        raise errors.make_error(
+            "INVALID_ARGUMENT",
             f"layer name {name[:64]!r} of {len(name)} characters: must be UTF-8 of 1 to {_MOST_NAME_BYTES} bytes",
+            "LAYER_NAME_INVALID",
         )

@@ -65,9 +65,10 @@ class StepLog(StepBook):
         """Raises DATA_LOSS: the server forgot what it had called durable; INTERNAL: it contradicts itself;
         SESSION_NOT_SYNCHRONOUS. The rank has to end then."""
         if not welcome.HasField("world"):
-            raise errors.of_reason(
-                "SESSION_NOT_SYNCHRONOUS",
+            raise errors.make_error(
+                "FAILED_PRECONDITION",
                 "the server knows no synchronous steps of this session: create one with synchronous steps",
+                "SESSION_NOT_SYNCHRONOUS",
             )
         world = World(welcome.world.epoch, welcome.world.size)
         window = welcome.config.synchronous.window
@@ -179,6 +180,11 @@ class StepLog(StepBook):
             entry.sent = False
             entry.grids = None
             entry.counts_due = False
+
+    def end_all(self, error: CalibdError) -> None:
+        """Ends the stream, and answers everything that is open with this error."""
+        self.on_stream_end()
+        super().end_all(error)
 
     def has_message(self) -> bool:
         if not self._open:
@@ -307,7 +313,7 @@ def _are_on(counts: observe_pb2.StepCounts, grids: observe_pb2.StepGrids) -> boo
 
 
 def _server_error(what: str) -> CalibdError:
-    return errors.InternalError(f"the server contradicts itself, which is a bug in it: {what}")
+    return errors.make_error("INTERNAL", f"the server contradicts itself, which is a bug in it: {what}")
 
 
 def _expected_step(refusal: CalibdError) -> int:
