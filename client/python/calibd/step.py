@@ -45,7 +45,9 @@ class StepLayer:
     step_max: np.ndarray
     scale: np.ndarray  # float32 [channels or 1]: after the step; empty when the layer has no finite value
     zero_point: np.ndarray  # int64, as many
-    learned_zero_point: np.ndarray  # float32: the zero point as it is learned, between codes; for a layer given gradients
+    learned_zero_point: (
+        np.ndarray
+    )  # float32: the zero point as it is learned, between codes; for a layer given gradients
 
 
 @dataclasses.dataclass(frozen=True)
