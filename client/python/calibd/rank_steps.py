@@ -114,7 +114,7 @@ class RankSteps:
             ticket = self._find_ticket(number, infos)
             if ticket is not None:
                 return ticket
-            ticket = WaitedTicket(self.lock)
+            ticket = WaitedTicket(self.stream.lock)
             ticket.layers = infos
             ticket.layout = encoded.layout
             self.log.add(number, encoded, ticket)
@@ -218,7 +218,7 @@ class RankSteps:
         if now < next_request:
             self.stream.progress.wait(min(deadline, next_request) - now)
             return next_request
-        self.lock.release()
+        self.stream.lock.release()
         try:
             self._connection.calls().Flush(
                 calibration_service_pb2.FlushRequest(session=self._session),
@@ -228,7 +228,7 @@ class RankSteps:
         except grpc.RpcError:
             pass
         finally:
-            self.lock.acquire()
+            self.stream.lock.acquire()
         return now + _DURABILITY_INTERVAL
 
     def _last_stream(self) -> str:
