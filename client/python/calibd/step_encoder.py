@@ -59,7 +59,7 @@ def encode(
             values.append((rule.rule, np.array(given, np.float32)))
     step.layout.statistics_parts = len(step.layout.parts)
     if collected:
-        batch.write(collected, contribution.statistics)
+        contribution.statistics.CopyFrom(batch.encode(collected))
     if gradients:
         rows = _write_gradients(gradients, contribution.gradients)
         step.layout.parts.extend(zip(of_gradients, rows))
