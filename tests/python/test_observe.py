@@ -49,7 +49,7 @@ def check(statistics: TensorStatistics, channels: List[List[int]], mantissa_bits
         for column, extreme in ((statistics.min, min), (statistics.max, max)):
             assert column[i].tobytes() == np.float32(extreme(seen["values"], default=0.0)).tobytes()
         if statistics.histogram is not None:
-            pages, counts = statistics.histogram.touched(i)
+            pages, counts = statistics.histogram.select(slice(i, i + 1)).rows()
             place, index = np.nonzero(counts)
             keys = (pages[place] << mantissa_bits) + index
             assert dict(zip(keys.tolist(), counts[place, index].tolist())) == seen["keys"]

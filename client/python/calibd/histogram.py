@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +132,19 @@ class Bfloat16Histogram:
         return histogram.coarsen(mantissa_bits)
 
     @classmethod
+    def from_rows(
+        cls,
+        rows: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.uint64],
+        lossless: npt.NDArray[np.bool_],
+        mantissa_bits: int,
+    ) -> Bfloat16Histogram:
+        """What rows() gave. Takes over the arrays. REQUIRES: rows rise, and no page is all zero."""
+        histogram = cls(len(lossless), mantissa_bits)
+        histogram.lossless, histogram._rows, histogram._counts = lossless, rows, counts
+        return histogram
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Bfloat16Histogram]) -> Bfloat16Histogram:
         """The channels of all parts, which have the same mantissa_bits, one after the other. Takes over the parts."""
         if len(parts) == 1:
@@ -166,10 +179,9 @@ class Bfloat16Histogram:
         """Bytes of memory of the arrays."""
         return self.lossless.nbytes + self._rows.nbytes + self._counts.nbytes
 
-    def touched(self, channel: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-        """Keys of the pages that a channel has counts in, rising, and their counters [pages, 2^m], a view."""
-        begin, end = np.searchsorted(self._rows, (channel * PAGES, (channel + 1) * PAGES))
-        return self._rows[begin:end] & (PAGES - 1), self._counts[begin:end]
+    def rows(self) -> Tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """The touched pages as channel * 512 + page, rising, and their counters [pages, 2^m]: views, not copies."""
+        return self._rows, self._counts
 
     def pages_by_channel(self) -> npt.NDArray[np.int64]:
         """Number of pages that each channel has counts in."""

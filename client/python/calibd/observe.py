@@ -48,7 +48,7 @@ _BFLOAT16 = _Format(infinity=0x7F80, sign=0x8000, shift=16)
 class _Run(NamedTuple):
     """What was seen of one channel's elements."""
 
-    count: int
+    finite: int
     nan: int
     positive_infinity: int
     negative_infinity: int
@@ -148,10 +148,11 @@ def _float16_table() -> npt.NDArray[np.uint32]:
 
 def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
     """The elements in one-dimensional contiguous blocks, in any order, without copying what lies together."""
+    op_flags: Any = [["readonly", "contig", "aligned"]]
     for block in np.nditer(
         words,
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly", "contig", "aligned"]],
+        op_flags=op_flags,
         op_dtypes=[words.dtype.newbyteorder("=")],
         casting="equiv",
         order="K",
@@ -203,8 +204,8 @@ def _count_short(keys: npt.NDArray[np.uint16], lossless: List[bool], mantissa_bi
         places = slots[page_of[group]]
         places += keys[group] & ((1 << MAX_MANTISSA_BITS) - 1)
         places += counters * np.arange(len(places))[:, np.newaxis]
-        counts = np.bincount(places.ravel(), minlength=counters * len(places))
-        counts = counts.reshape(len(places), len(pages), -1)
+        table = np.bincount(places.ravel(), minlength=counters * len(places))
+        counts = table.reshape(len(places), len(pages), -1)
         parts.append(Bfloat16Histogram.from_pages(pages, counts, lossless[group], mantissa_bits))
     return Bfloat16Histogram.concatenate(parts)
 
@@ -261,12 +262,12 @@ def _extremes(words: _Words) -> Tuple[int, int]:
 
 
 def _together(a: _Run, b: _Run) -> _Run:
-    if a.count == 0 or b.count == 0:
-        least, greatest = (b.least, b.greatest) if a.count == 0 else (a.least, a.greatest)
+    if a.finite == 0 or b.finite == 0:
+        least, greatest = (b.least, b.greatest) if a.finite == 0 else (a.least, a.greatest)
     else:
         least, greatest = min(a.least, b.least), max(a.greatest, b.greatest)
     return _Run(
-        a.count + b.count,
+        a.finite + b.finite,
         a.nan + b.nan,
         a.positive_infinity + b.positive_infinity,
         a.negative_infinity + b.negative_infinity,
