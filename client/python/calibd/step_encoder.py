@@ -44,7 +44,7 @@ def encode(
         if isinstance(given, Gradients):
             if observer.kind != "learned":
                 raise _mismatch(
-                    infos[i], f"has an observer of kind {observer.kind}, which takes no gradients; " "give its tensor"
+                    infos[i], f"has an observer of kind {observer.kind}, which takes no gradients; give its tensor"
                 )
             gradients.append((number, infos[i].name, given))
             of_gradients.append(i)
@@ -180,8 +180,7 @@ def _write_gradients(layers: Sequence[Tuple[int, str, Gradients]], message: obse
         if not gradients.weight > 0 or gradients.weight != weight:
             raise _invalid(
                 name,
-                f"has gradients of weight {gradients.weight}; it must be above 0 and the same for all "
-                "layers of a step",
+                f"has gradients of weight {gradients.weight}; it must be above 0 and the same for all layers of a step",
             )
         if gradients.elements < 0:
             raise _invalid(name, f"has gradients of a tensor of {gradients.elements} elements")
