@@ -31,8 +31,7 @@ class Gradients:
     weight: float = 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class StepLayer:
+class StepLayer(NamedTuple):
     """What all ranks together gave for one layer.
 
     Arrays of ranges have shape [channels], 1 for a layer observed per tensor, and 0 where no rank had a finite value.

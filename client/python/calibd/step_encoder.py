@@ -65,7 +65,8 @@ def encode(
         step.layout.parts.extend(zip(of_gradients, rows))
     step.values = values
     step.nbytes = step.request.ByteSize() + sum(array.nbytes for _, array in values)
-    return step, sum(statistics.values() for _, statistics in collected)
+    rows = contribution.statistics
+    return step, sum(sum(column) for column in (rows.count, rows.nan, rows.positive_infinity, rows.negative_infinity))
 
 
 def count(job: CountJob) -> observe_pb2.ObserveRequest:
@@ -138,14 +139,14 @@ def _statistics(info: StepLayerInfo, observer: Observer, given: StepData, mantis
     if not isinstance(given, TensorStatistics):
         try:
             return observe(given, observer, mantissa_bits)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f'layer "{info.name}": {error}') from None
+        except errors.InvalidArgumentError as error:
+            raise errors.make_error(error.code, f'layer "{info.name}": {error}', error.reason, error.metadata) from None
     if observer.kind == "reference_histogram":
         raise _mismatch(info, "has a reference histogram, which counts values on the server's grid; give its tensor")
     if observer.channel_axis is None and given.channels != 1:
         raise _mismatch(info, f"is observed per tensor, and its statistics have {given.channels} channels")
     if not observer.collects_histogram:
-        return _without_histogram(given)
+        return given if given.histogram is None else _without_histogram(given)
     if given.histogram is None or given.histogram.mantissa_bits < mantissa_bits:
         raise _mismatch(
             info,
