@@ -160,8 +160,8 @@ class Rank:
         """Contributes to a step without waiting for its result; waits for room.
 
         layers: by name, what this rank gives: an array, which is observed on this thread (of a LEARNED layer for its
-            initial values); TensorStatistics of it, but for layers with a reference histogram; or Gradients of a LEARNED
-            layer. Borrowed until the call returns and no longer. A rank may leave layers out.
+            initial values); TensorStatistics of it, but for layers with a reference histogram; or Gradients of a
+            LEARNED layer. Borrowed until the call returns and no longer. A rank may leave layers out.
         step: None: next_step. A step that this rank has contributed to already is not contributed to again but waited
             for, as if by the first call; it must have the same layers.
         timeout: seconds; None: for ever.
