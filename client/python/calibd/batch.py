@@ -105,9 +105,7 @@ def _to_bytes(counts: npt.NDArray[np.uint64], width: int) -> _Bytes:
     return np.ascontiguousarray(counts.astype(f"<u{width}")).view(np.uint8)
 
 
-def decode(
-    batch: pb.StatisticsBatch, collects_histogram: Callable[[int], bool]
-) -> List[Tuple[int, TensorStatistics]]:
+def decode(batch: pb.StatisticsBatch, collects_histogram: Callable[[int], bool]) -> List[Tuple[int, TensorStatistics]]:
     """The layers of a message as (handle, statistics) pairs. REQUIRES: the message is valid, as the server's are.
 
     collects_histogram: whether the observer of the layer with this place in `batch.layer` has histograms.
