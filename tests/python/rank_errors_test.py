@@ -100,9 +100,9 @@ def test_what_is_wrong_with_a_step_is_said_before_it_is_sent(connection):
     assert reason_of(step({"a": histogram})) == "OBSERVER_MISMATCH"
     two_channels = observe(TENSOR.reshape(1, 2), Observer("minmax", channel_axis=1))
     assert reason_of(step({"ema": two_channels})) == "OBSERVER_MISMATCH"
-    with pytest.raises(ValueError, match='layer "channels"'):
+    with pytest.raises(InvalidArgumentError, match='layer "channels".*axis 1'):
         step({"channels": TENSOR})()
-    with pytest.raises(TypeError, match='layer "a".*float64'):
+    with pytest.raises(InvalidArgumentError, match='layer "a".*float64'):
         step({"a": np.ones(2)})()
     with pytest.raises(InvalidArgumentError, match="the first one is 1"):
         worker.step(LAYERS, step=0)

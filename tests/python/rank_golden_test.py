@@ -85,7 +85,11 @@ def test_megengines_sync_observers(connection, tensors, kind, golden):
     ],
     ids=lambda observer: "-".join(
         str(part)
-        for part in (observer.kind, observer.reference_histogram and observer.reference_histogram.rule, observer.channel_axis)
+        for part in (
+            observer.kind,
+            observer.reference_histogram and observer.reference_histogram.rule,
+            observer.channel_axis,
+        )
         if part is not None
     ),
 )

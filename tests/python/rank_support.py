@@ -18,7 +18,18 @@ from calibd.rpc import calibration_service_pb2 as service
 LONG = 60.0  # seconds that nothing takes
 ROWS = 12  # of a step's tensors, of all ranks together
 COLUMNS = 3
-LAYERS = ("mxnet", "ema", "debug", "channels", "a", "passive", "megengine", "pytorch", "pytorch_current", "ema_channels")
+LAYERS = (
+    "mxnet",
+    "ema",
+    "debug",
+    "channels",
+    "a",
+    "passive",
+    "megengine",
+    "pytorch",
+    "pytorch_current",
+    "ema_channels",
+)
 
 
 def reference(rule: str, bins: int) -> Observer:

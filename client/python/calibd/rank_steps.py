@@ -10,7 +10,7 @@ from typing import Callable, List, Mapping, Optional, Tuple
 
 import grpc
 
-from calibd import errors, step_encoder
+from calibd import errors, step_encoder, step_result
 from calibd.channel import Connection
 from calibd.errors import CalibdError
 from calibd.rank_stream import RankStream, WaitedTicket, again
@@ -180,7 +180,7 @@ class RankSteps:
                 raise again(ticket.error)
         # What is answered does not change any more.
         assert ticket.result is not None
-        return step_encoder.decode(ticket.result, ticket.layout, [info.name for info in ticket.layers])
+        return step_result.decode(ticket.result, ticket.layout, [info.name for info in ticket.layers])
 
     def wait_until_open(self, deadline: float) -> None:
         stream = self.stream
@@ -223,7 +223,7 @@ class RankSteps:
             self._connection.calls().Flush(
                 calibration_service_pb2.FlushRequest(session=self._session),
                 timeout=min(deadline - now, _DURABILITY_TIMEOUT),
-                metadata=self._connection.metadata(),
+                metadata=tuple(self._connection.metadata()),
             )
         except grpc.RpcError:
             pass
