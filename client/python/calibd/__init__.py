@@ -27,7 +27,6 @@ from calibd.errors import (
 )
 from calibd.export import ExportSummary
 from calibd.info import LayerInfo, SessionInfo, SynchronousInfo, WorkerInfo
-from calibd.observe import observe
 from calibd.observer import Ema, Learned, Observer, ReferenceHistogram
 from calibd.quantize import LayerQParams, Method, QuantSpec
 from calibd.rank import Gradients, PendingStep, StepLayer, StepResult
@@ -77,5 +76,4 @@ __all__ = [
     "WorkerInfo",
     "World",
     "connect",
-    "observe",
 ]
