@@ -1,7 +1,6 @@
 """Configs as messages and back."""
 
 import pytest
-
 from calibd import (
     Ema,
     InvalidArgumentError,

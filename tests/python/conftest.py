@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import pathlib
 
+import calibd
 import pytest
 from calibd_server import Server
-
-import calibd
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -3,7 +3,6 @@
 import pickle
 
 import pytest
-
 from calibd import errors
 from calibd.errors import CalibdError, Meaning
 from calibd.rpc import errors_pb2, observe_pb2, quantization_pb2

@@ -7,10 +7,9 @@ import sys
 import textwrap
 import warnings
 
+import calibd
 import numpy as np
 import pytest
-
-import calibd
 
 ONES = np.ones(1000, np.float32)
 LIMIT = 60.0

@@ -1,9 +1,8 @@
 """Clients and sessions against a server."""
 
+import calibd
 import numpy as np
 import pytest
-
-import calibd
 from calibd import Method, Observer, QuantSpec, Rule
 from calibd.observe import observe
 
