@@ -1,4 +1,4 @@
-"""What pyproject.toml can't say: in the repository the messages are generated from proto/ and the licence is the root's.
+"""What pyproject.toml can't say: in the repository messages are generated from proto/, and the licence is the root's.
 
 An sdist has both, and the protos, so that nothing but setuptools is needed to build a wheel from it.
 """

@@ -167,8 +167,8 @@ def _feed(batch: Batch, inputs: List[str]) -> Dict[str, np.ndarray]:
 
 
 def _runner(model: Model, loaded: onnx.ModelProto, providers: Sequence[str]) -> Tuple[Any, List[np.ndarray]]:
-    """The model with every tensor as an output, of whatever type ONNX Runtime finds that it has; and the weights that it
-    borrows, to be kept as long."""
+    """The model with every tensor as an output, of whatever type ONNX Runtime finds that it has; and the weights that
+    it borrows, to be kept as long."""
     extended = onnx.ModelProto()
     extended.CopyFrom(loaded)
     outputs = {value.name for value in loaded.graph.output}
