@@ -34,7 +34,7 @@ class Calibctl:
         """Standard output of `calibctl ARGUMENTS`. Raises CalibctlError."""
         done = subprocess.run([*self._command, *arguments], capture_output=True, text=True, timeout=SECONDS)
         if done.returncode != 0:
-            raise CalibctlError(done.stderr)
+            raise CalibctlError(done.stderr or f"exit status {done.returncode}")
         return done.stdout
 
     def create(self, session: str, rules: Any = ()) -> None:
