@@ -43,9 +43,14 @@ onnx::ModelProto SmallNetwork(int opset) {
       })",
                                      opset);
   std::vector<float> conv(12), fc(48), proj(8);
-  for (size_t i = 0; i < conv.size(); ++i)
-    conv[i] = std::sin(1.F + static_cast<float>(i)) * static_cast<float>(i / 4 + 1);
-  for (size_t i = 0; i < fc.size(); ++i) fc[i] = std::cos(static_cast<float>(i)) / static_cast<float>(i / 12 + 1);
+  for (size_t i = 0; i < conv.size(); ++i) {
+    const size_t channel = i / 4;
+    conv[i] = std::sin(1.F + static_cast<float>(i)) * static_cast<float>(channel + 1);
+  }
+  for (size_t i = 0; i < fc.size(); ++i) {
+    const size_t channel = i / 12;
+    fc[i] = std::cos(static_cast<float>(i)) / static_cast<float>(channel + 1);
+  }
   for (size_t i = 0; i < proj.size(); ++i) proj[i] = static_cast<float>(i) - 3.5F;
   AddWeight("conv_w", {3, 1, 2, 2}, conv, &model);
   AddWeight("conv_b", {3}, {0.1F, -0.2F, 0.3F}, &model);
@@ -67,7 +72,7 @@ QdqTensor Activation(const std::string& name) {
   return tensor;
 }
 
-QdqTensor SymmetricWeight(const std::string& name, std::vector<float> scale, std::optional<int> axis) {
+QdqTensor SymmetricWeight(const std::string& name, const std::vector<float>& scale, std::optional<int> axis) {
   QdqTensor tensor{.name = name, .weight = true};
   tensor.qparams.set_layer(name);
   tensor.qparams.mutable_spec()->set_type(v1::QUANT_TYPE_INT8);

@@ -23,7 +23,7 @@ onnx::ModelProto SmallNetwork(int opset = 13);
 
 // Per-tensor parameters: uint8 with zero point 128 and scale 0.05; or int8 with zero point 0.
 QdqTensor Activation(const std::string& name);
-QdqTensor SymmetricWeight(const std::string& name, std::vector<float> scale, std::optional<int> axis);
+QdqTensor SymmetricWeight(const std::string& name, const std::vector<float>& scale, std::optional<int> axis);
 
 // What ONNX's checker and strict shape inference say; empty when they accept it.
 std::string CheckerComplaint(onnx::ModelProto model);

@@ -19,7 +19,6 @@ namespace {
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-using ::testing::Not;
 
 struct MadeWeights {
   onnx::ModelProto model;
@@ -109,6 +108,20 @@ TEST(QdqWeightsTest, FloatWeightsStayBeforeQuantize) {
   EXPECT_THAT(Nodes(made.model.graph()),
               Contains("QuantizeLinear(proj, proj_scale, proj_zero_point) -> proj_QuantizeLinear_Output"));
   EXPECT_EQ(ProducerOf(made.model, "y")->input(1), "proj_DequantizeLinear_Output");
+}
+
+TEST(QdqWeightsTest, TheSpecIsFollowed) {
+  QdqOptions options;
+  options.weight_spec.granularity = QuantGranularity::kPerTensor;
+  options.weight_spec.reduce_range = true;
+  MadeWeights made = MakeWeights(SmallNetwork(), {}, options);
+  // [-3.5 .. 3.5] as [-64 .. 64].
+  EXPECT_EQ(InitializerOf(made.model, "proj_quantized")->raw_data(), "\xc0\xd2\xe5\xf7\x09\x1b\x2e\x40");
+  options.weight_spec = {.type = {.is_signed = false}, .preset = QuantPreset::kOnnxruntime};
+  made = MakeWeights(SmallNetwork(), {}, options);
+  EXPECT_EQ(InitializerOf(made.model, "proj_quantized")->data_type(), onnx::TensorProto::UINT8);
+  EXPECT_EQ(InitializerOf(made.model, "proj_zero_point")->raw_data(), "\x7f");
+  EXPECT_THAT(InitializerOf(made.model, "proj_scale")->float_data(), ElementsAre(7.F / 254));
 }
 
 TEST(QdqWeightsTest, ActivationsOnlyLeavesThemAlone) {
@@ -268,7 +281,8 @@ TEST(QdqWeightsTest, DeclarationsOfStoredWeightsGo) {
 TEST(QdqWeightsTest, CalibrationOfAWeightIsThatOfItsStatistics) {
   std::vector<float> values(3 * 40 * 5);
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = std::sin(static_cast<float>(i * i)) * static_cast<float>(i % 40 / 5 + 1);
+    const size_t amplitude = i % 40 / 5 + 1;
+    values[i] = std::sin(static_cast<float>(i * i)) * static_cast<float>(amplitude);
   }
   const std::vector<int64_t> dims = {3, 40, 5};
   for (const char* const type : {"int8", "int4", "auto8", "fp8_e4m3"}) {

@@ -40,7 +40,7 @@ bool GraphIndex::Value::IsQuantized() const {
 
 absl::StatusOr<GraphIndex> GraphIndex::Make(onnx::GraphProto* graph) {
   GraphIndex index;
-  if (const absl::Status status = index.AddValues(*graph); !status.ok()) return status;
+  if (absl::Status status = index.AddValues(*graph); !status.ok()) return status;
   index.Declare(*graph);
   VisitReads(graph, [&](const onnx::NodeProto* node, int input, std::string* name) {
     const auto value = index.values_.find(*name);
@@ -88,7 +88,7 @@ absl::Status GraphIndex::AddValues(const onnx::GraphProto& graph) {
   return status;
 }
 
-absl::Status GraphIndex::Define(const std::string& name, Value value) {
+absl::Status GraphIndex::Define(const std::string& name, Value&& value) {
   if (values_.try_emplace(name, std::move(value)).second) return absl::OkStatus();
   return MakeError(v1::ERROR_REASON_EXPORT_INPUT_INVALID,
                    absl::StrCat("the model defines \"", name, "\" twice; correct it"));

@@ -14,8 +14,8 @@
 
 namespace calib::server {
 
-// What the names in a model's main graph stand for, as the graph was when the index was made. Borrows the graph's nodes
-// and tensors.
+// What the names in a model's main graph stand for, as the graph was when the index was made. Borrows the graph's
+// nodes and tensors.
 class GraphIndex {
  public:
   // One input of a node, in the main graph or a body.
@@ -56,7 +56,7 @@ class GraphIndex {
   GraphIndex() = default;
 
   absl::Status AddValues(const onnx::GraphProto& graph);
-  absl::Status Define(const std::string& name, Value value);
+  absl::Status Define(const std::string& name, Value&& value);
   void Declare(const onnx::GraphProto& graph);
 
   absl::flat_hash_map<std::string, Value> values_;

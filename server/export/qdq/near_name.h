@@ -9,9 +9,9 @@
 
 namespace calib::server {
 
-// The name that someone who wrote `wanted` may have meant. Capitals and characters that are no letters or digits don't
-// count. In this order: the same name, the shortest that contains it, that with the fewest characters changed, added or
-// left out, at most a quarter of them. Of equal ones the first; unset when none is near.
+// The name that someone who wrote `wanted` may have meant. Capitals and characters that are no letters or digits
+// don't count. In this order: the same name, the shortest that contains it, that with the fewest characters changed,
+// added or left out, at most a quarter of them. Of equal ones the first; unset when none is near.
 std::optional<std::string> NearName(absl::string_view wanted, absl::Span<const std::string> names);
 
 }  // namespace calib::server

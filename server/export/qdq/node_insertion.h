@@ -23,8 +23,8 @@ class NodeInsertion {
 
   // QuantizeLinear and DequantizeLinear behind a value, right after what makes it.
   void QuantizeValue(const std::string& name, const TensorQuantization& quantization);
-  // In place of a constant its codes before DequantizeLinear. REQUIRES: as CodeTensor; the constant is an initializer or of
-  // a Constant node, neither input nor output of the graph.
+  // In place of a constant its codes before DequantizeLinear. REQUIRES: as CodeTensor; the constant is an initializer
+  // or of a Constant node, neither input nor output of the graph.
   void StoreCodes(const std::string& name, const TensorQuantization& quantization, absl::Span<const float> values);
 
   // Rewires readers and puts the nodes in. Call it once; the index is stale after it.

@@ -27,8 +27,8 @@ const OnnxElement* FindOnnxElement(const QuantType& type);
 
 // Bytes that `count` codes take in TensorProto.raw_data.
 size_t RawDataSize(const OnnxElement& element, size_t count);
-// Writes the code of element `index` into raw data that begins as zeros: little-endian, four-bit codes two a byte, the
-// lower half first. REQUIRES: `code` is one of an integer type's.
+// Writes the code of element `index` into raw data that begins as zeros: little-endian, four-bit codes two a byte,
+// the lower half first. REQUIRES: `code` is one of an integer type's.
 void PutCode(const OnnxElement& element, size_t index, int64_t code, std::string* raw_data);
 
 // The FP8 code of the number nearest to `value`, of two the even code; saturates. REQUIRES: IsFloat8(kind), not NaN.

@@ -81,9 +81,9 @@ absl::Status QdqBuilder::QuantizeActivation(const QdqTensor& tensor) {
   }
   const absl::StatusOr<TensorQuantization> quantization = MakeTensorQuantization(tensor.qparams);
   if (!quantization.ok()) return quantization.status();
-  if (const absl::Status status = CheckOpset(*quantization, OpsetOf(*model_)); !status.ok()) return status;
+  if (absl::Status status = CheckOpset(*quantization, OpsetOf(*model_)); !status.ok()) return status;
   if (const std::optional<std::vector<int64_t>> dims = DeclaredDims(value); dims.has_value()) {
-    if (const absl::Status status = CheckShape(*quantization, *dims); !status.ok()) return status;
+    if (absl::Status status = CheckShape(*quantization, *dims); !status.ok()) return status;
   }
   QuantizeValue(tensor.name, *quantization);
   return absl::OkStatus();
@@ -109,7 +109,7 @@ absl::Status QdqBuilder::QuantizeWeight(const QdqTensor& tensor) {
   if (IsEmpty(constant)) return Refuse("in the model it has no values");
   const absl::StatusOr<TensorQuantization> quantization = MakeTensorQuantization(tensor.qparams);
   if (!quantization.ok()) return quantization.status();
-  if (const absl::Status status = CheckFits(*quantization, constant.dims()); !status.ok()) return status;
+  if (absl::Status status = CheckFits(*quantization, constant.dims()); !status.ok()) return status;
   if (quantization->axis.has_value()) {
     // A weight that was transposed for the model would get the scales of its input channels.
     const int axis = *quantization->axis + (*quantization->axis < 0 ? constant.dims_size() : 0);
@@ -139,7 +139,7 @@ absl::Status QdqBuilder::QuantizeOtherWeights(std::vector<std::string>* quantize
         value.IsQuantized() || !FindWeightReaders(value).any || IsEmpty(*value.constant)) {
       continue;
     }
-    if (const absl::Status status = QuantizeByOwnValues(name, value); !status.ok()) return status;
+    if (absl::Status status = QuantizeByOwnValues(name, value); !status.ok()) return status;
     quantized->push_back(name);
   }
   return absl::OkStatus();

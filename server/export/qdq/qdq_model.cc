@@ -43,7 +43,7 @@ absl::Status AboutTensor(const QdqTensor& tensor, const absl::Status& status) {
 absl::StatusOr<QdqModel> MakeQdqModel(std::string model, absl::Span<const QdqTensor> tensors,
                                       const QdqOptions& options) {
   if (!options.activations_only) {
-    if (const absl::Status status = CheckWeightSpec(options.weight_method, options.weight_spec); !status.ok()) {
+    if (absl::Status status = CheckWeightSpec(options.weight_method, options.weight_spec); !status.ok()) {
       return status;
     }
   }
@@ -66,7 +66,7 @@ absl::StatusOr<QdqModel> MakeQdqModel(std::string model, absl::Span<const QdqTen
     result.omitted.push_back({tensor->name, std::move(status)});
   }
   if (!options.activations_only) {
-    if (const absl::Status status = builder.QuantizeOtherWeights(&result.from_model); !status.ok()) return status;
+    if (absl::Status status = builder.QuantizeOtherWeights(&result.from_model); !status.ok()) return status;
   }
   builder.Apply();
   absl::StatusOr<std::string> bytes = SerializeOnnxModel(*parsed);

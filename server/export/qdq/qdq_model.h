@@ -28,7 +28,8 @@ struct QdqOptions {
   bool float_weights = false;
   // Leave out tensors that can't be quantized, instead of failing.
   bool skip_unexportable = false;
-  // For weights that no tensor names: the parameters follow from their own values.
+  // For weights that no tensor names: the parameters follow from their own values. On x86 CPUs without VNNI, ONNX
+  // Runtime's sums of products with int8 weights saturate; reduce_range or uint8 avoids that.
   MethodSpec weight_method;
   QuantSpec weight_spec{.preset = QuantPreset::kOnnxruntime, .granularity = QuantGranularity::kPerChannel};
 };
@@ -46,37 +47,38 @@ struct QdqModel {
 };
 
 // A float32 ONNX model (a serialized onnx.ModelProto) with QuantizeLinear (Q) and DequantizeLinear (DQ), which ONNX
-// Runtime, TensorRT and OpenVINO take for a quantized one. Equal arguments give equal bytes; the order of `tensors` does
-// not count. What this build's schema does not know is kept. Thread-safe.
+// Runtime, TensorRT and OpenVINO take for a quantized one. Equal arguments give equal bytes; the order of `tensors`
+// does not count. What this build's schema does not know is kept. Thread-safe.
 //
-// An activation T, an input or a node's output of the main graph, is followed by Q and DQ. Whatever reads T, also from
-// the bodies of If, Loop and Scan, reads T_DequantizeLinear_Output then. Names are those of ONNX Runtime's tools:
-// T_scale, T_zero_point, T_QuantizeLinear, T_QuantizeLinear_Output, T_DequantizeLinear, with _1, _2, ... behind names
-// that are taken. A T that the graph gives out keeps its name, as with those tools: DQ makes it, and its node makes
-// T_QuantizeLinear_Input. Of an input that is given out as it is, only the nodes' reads change. A T whose type the model
-// does not declare is taken for float32.
+// An activation T, an input or a node's output of the main graph, is followed by Q and DQ. Whatever reads T, also
+// from the bodies of If, Loop and Scan, reads T_DequantizeLinear_Output then. Names are those of ONNX Runtime's
+// tools: T_scale, T_zero_point, T_QuantizeLinear, T_QuantizeLinear_Output, T_DequantizeLinear, with _1, _2, ...
+// behind names that are taken. A T that the graph gives out keeps its name, as with those tools: DQ makes it, and its
+// node makes T_QuantizeLinear_Input. Of an input that is given out as it is, only the nodes' reads change. A T whose
+// type the model does not declare is taken for float32.
 //
 // A weight is an initializer, or a Constant node's `value`, of float32, that Conv, ConvTranspose or Gemm reads as its
 // second input, or MatMul as either. Its codes become the initializer W_quantized before a DQ, and every reader, of
 // whatever kind, reads what that makes. With float_weights, and for a weight that is also a graph input (callers may
-// override it) or is kept in an external file, W stays before Q and DQ. Codes follow QuantizeLinear, in float32: half to
-// even(w / scale) + zero point, clamped to qmin and qmax. Channels lie along the axis of the output channels: Conv 0,
-// ConvTranspose 1, Gemm 0 with transB else 1, MatMul the last axis (as its first input the last but one). A weight that no
-// tensor names gets one scale where it has one axis, or its readers differ in theirs. Weights of other types, empty
-// ones, and what is quantized already stay as they are. Bias stays float.
+// override it) or is kept in an external file, W stays before Q and DQ. Codes follow QuantizeLinear, in float32: half
+// to even(w / scale) + zero point, clamped to qmin and qmax. Channels lie along the axis of the output channels: Conv
+// 0, ConvTranspose 1, Gemm 0 with transB else 1, MatMul the last axis (as its first input the last but one). A weight
+// that no tensor names gets one scale where it has one axis, or its readers differ in theirs. Weights of other types,
+// empty ones, and what is quantized already stay as they are. Bias stays float.
 //
-// The zero point's type says what Q makes, and Q saturates at that type's ends: narrow and reduced ranges of codes live
-// in the scale alone. int8 and uint8 need opset 10 (13 per channel), fp8 19, int16, uint16, int4 and uint4 21. The opset
-// is never raised, since that would change what other nodes mean. The IR version is raised where the type needs it.
+// The zero point's type says what Q makes, and Q saturates at that type's ends: narrow and reduced ranges of codes
+// live in the scale alone. int8 and uint8 need opset 10 (13 per channel), fp8 19, int16, uint16, int4 and uint4 21.
+// The opset is never raised, since that would change what other nodes mean. The IR version is raised where the type
+// needs it.
 //
 // Errors; those about tensors and weights name them.
-// EXPORT_INPUT_INVALID: not a model, damaged, without graph or opset, IR version below 4, values defined twice; a weight
-//   without a tensor is in an external file or given out by the graph; a weight is not finite or not whole.
+// EXPORT_INPUT_INVALID: not a model, damaged, without graph or opset, IR version below 4, values defined twice; a
+//   weight without a tensor is in an external file or given out by the graph; a weight is not finite or not whole.
 // NOT_EXPORTABLE, the only one that skip_unexportable passes over: a tensor is not in the model (the message has a
-//   similar name), not float32, constant where an activation is meant or the reverse, quantized already, a weight that
-//   the graph gives out; its type has no ONNX type, its zero point is none of the type's codes, its channels don't fit;
-//   the opset is too low. Not passed over: two tensors have one name; the type of weights without a tensor has no ONNX
-//   type or needs another opset; the result would pass 2 GiB.
+//   similar name), not float32, constant where an activation is meant or the reverse, quantized already, a weight
+//   that the graph gives out; its type has no ONNX type, its zero point is none of the type's codes, its channels
+//   don't fit; the opset is too low. Not passed over: two tensors have one name; the type of weights without a tensor
+//   has no ONNX type or needs another opset; the result would pass 2 GiB.
 // SPEC_INVALID: weight_method or weight_spec. INVALID_FIELD: an answer's spec.
 absl::StatusOr<QdqModel> MakeQdqModel(std::string model, absl::Span<const QdqTensor> tensors,
                                       const QdqOptions& options);

@@ -73,6 +73,7 @@ absl::StatusOr<TensorQuantization> MakeTensorQuantization(const v1::LayerQParams
         absl::StrCat("there are ", qparams.scale_size(), " scales, but ", qparams.zero_point_size(), " zero points"));
   }
   std::vector<QParams> params;
+  params.reserve(static_cast<size_t>(qparams.scale_size()));
   for (int i = 0; i < qparams.scale_size(); ++i) params.push_back({qparams.scale(i), qparams.zero_point(i)});
   std::optional<int> axis;
   if (qparams.has_channel_axis()) axis = qparams.channel_axis();

@@ -25,9 +25,9 @@ struct TensorQuantization {
   int64_t qmax = 0;
 };
 
-// From an answer. Errors don't name the tensor. NOT_EXPORTABLE: an answer without parameters, a type that ONNX doesn't
-// have, a scale that is no positive finite number, a zero point that is none of the type's codes, numbers of scales, zero
-// points and channels that don't fit.
+// From an answer. Errors don't name the tensor. NOT_EXPORTABLE: an answer without parameters, a type that ONNX
+// doesn't have, a scale that is no positive finite number, a zero point that is none of the type's codes, numbers of
+// scales, zero points and channels that don't fit.
 absl::StatusOr<TensorQuantization> MakeTensorQuantization(const v1::LayerQParams& qparams);
 // The same of parameters computed here.
 absl::StatusOr<TensorQuantization> MakeTensorQuantization(const QuantType& type, std::vector<QParams> params,
@@ -42,8 +42,8 @@ absl::Status CheckShape(const TensorQuantization& quantization, absl::Span<const
 // The second and third input of QuantizeLinear: scalars, or one-dimensional.
 onnx::TensorProto ScaleTensor(const TensorQuantization& quantization, const std::string& name);
 onnx::TensorProto ZeroPointTensor(const TensorQuantization& quantization, const std::string& name);
-// The codes of a weight's values. REQUIRES: CheckShape(quantization, dims).ok(), dims has as many elements as there are
-// values, all finite.
+// The codes of a weight's values. REQUIRES: CheckShape(quantization, dims).ok(), dims has as many elements as there
+// are values, all finite.
 onnx::TensorProto CodeTensor(const TensorQuantization& quantization, const std::string& name,
                              absl::Span<const int64_t> dims, absl::Span<const float> values);
 

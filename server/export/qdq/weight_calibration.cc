@@ -28,7 +28,7 @@ absl::StatusOr<LayerQParams> CalibrateValues(absl::Span<const float> values, con
   const uint64_t shape[] = {values.size()};
   const TensorView tensor{.shape = shape,
                           .data = {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)}};
-  if (const absl::Status status = observer->Observe(tensor, &statistics); !status.ok()) return status;
+  if (absl::Status status = observer->Observe(tensor, &statistics); !status.ok()) return status;
   return Calibrate(statistics, method, spec);
 }
 
