@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import tensors  # noqa: E402
+import sample_tensors  # noqa: E402
 
 from calibd.errors import InvalidArgumentError  # noqa: E402
 from calibd.observe import observe as observe_array  # noqa: E402
 from calibd.observer import Observer  # noqa: E402
 from calibd.torch import kernels  # noqa: E402
 
-CASES = [(dtype, name) for dtype, type_ in tensors.DTYPES.items() for name in tensors.strided(type_)]
+CASES = [(dtype, name) for dtype, type_ in sample_tensors.DTYPES.items() for name in sample_tensors.strided(type_)]
 MOST_DENSE_CHANNELS = 100
 OBSERVERS = {
     "histogram": Observer("histogram"),
@@ -56,25 +56,25 @@ def on_device(tensor, observer, mantissa_bits=7):
 @pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("dtype, name", CASES)
 def test_equals_numpy(dtype, name, observer, how):
-    tensor = tensors.strided(tensors.DTYPES[dtype])[name]
+    tensor = sample_tensors.strided(sample_tensors.DTYPES[dtype])[name]
     collects = OBSERVERS[observer]
     count = kernels.observe if how == "by its device" else on_device
     assert_same(count(tensor, collects), reference(tensor, collects))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("dtype", tensors.DTYPES)
+@pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
 def test_equals_numpy_on_cuda(dtype):
-    for name, tensor in tensors.strided(tensors.DTYPES[dtype]).items():
+    for name, tensor in sample_tensors.strided(sample_tensors.DTYPES[dtype]).items():
         for what, observer in OBSERVERS.items():
             found, expected = kernels.observe(tensor.cuda(), observer), reference(tensor, observer)
             assert found == expected, (name, what)
 
 
 @pytest.mark.parametrize("forced", [None, True])
-@pytest.mark.parametrize("dtype", tensors.DTYPES)
+@pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
 def test_tensors_add_up(dtype, forced):
-    parts = [tensor for tensor in tensors.strided(tensors.DTYPES[dtype]).values()]
+    parts = [tensor for tensor in sample_tensors.strided(sample_tensors.DTYPES[dtype]).values()]
     counter = kernels.make_counter(parts[0], Observer(), on_device=forced)
     for part in parts:
         kernels.add(counter, part, Observer())
