@@ -108,10 +108,8 @@ def test_subnormals_count_where_they_are_flushed():
     try:
         subnormal = torch.from_numpy(np.array([1, 0x80000001, 0x7FFFFF, 0, 0x3F800000], np.uint32).view(np.float32))
         found = kernels.observe(subnormal, Observer())
-        host = kernels.make_counter(subnormal, Observer())
     finally:
         torch.set_flush_denormal(False)
-    assert host is None
     assert found.min.view(np.uint32).tolist() == [0x80000001]
     assert_same(found, reference(subnormal, Observer()))
 

@@ -13,7 +13,7 @@ import torch
 from calibd.errors import CalibdError
 from calibd.observer import Observer
 from calibd.torch import kernels
-from calibd.torch.host_counter import HostCounter, flushes_denormals
+from calibd.torch.host_counter import HostCounter
 
 _NOT_ASKED = object()
 
@@ -101,8 +101,6 @@ class Collector:
                 else:
                     self._counters[key] = counter
                 self._start()
-            elif isinstance(counter, HostCounter) and flushes_denormals():
-                return False
             kernels.add(counter, tensor, observer)
         return True
 

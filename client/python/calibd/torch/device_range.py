@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from calibd.statistics import TensorStatistics
+from calibd.torch import patterns
 
 _PART = 1 << 24  # elements that take working memory at a time
 
@@ -85,8 +86,5 @@ class DeviceRange:
         nan, positive, negative = packed[2 * self.channels :].reshape(3, -1).astype(np.uint64)
         statistics.nan, statistics.positive_infinity, statistics.negative_infinity = nan, positive, negative
         statistics.count[:] = np.uint64(self._values) - nan - positive - negative
-        some = statistics.count > 0
-        for extreme, exact in ((statistics.min, least), (statistics.max, greatest)):
-            extreme[some] = exact[some]
-            extreme[extreme.view(np.uint32) == 0x80000000] = 0  # -0, told by its bits
+        patterns.set_extremes(statistics, least, greatest)
         return statistics

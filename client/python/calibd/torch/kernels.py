@@ -20,7 +20,7 @@ from calibd.observer import Observer
 from calibd.statistics import TensorStatistics
 from calibd.torch.device_counter import DeviceCounter
 from calibd.torch.device_range import DeviceRange
-from calibd.torch.host_counter import HostCounter, flushes_denormals
+from calibd.torch.host_counter import HostCounter
 
 #: The element types that can be observed.
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -78,7 +78,7 @@ def make_counter(tensor: torch.Tensor, observer: Observer, *, on_device: Optiona
         if not observer.collects_histogram:
             return DeviceRange(tensor.device, channels)
         return DeviceCounter(tensor.dtype, tensor.device, channels) if channels <= MOST_DEVICE_CHANNELS else None
-    if observer.channel_axis is not None or flushes_denormals():
+    if observer.channel_axis is not None:
         return None
     return HostCounter(tensor.dtype, observer.collects_histogram)
 
