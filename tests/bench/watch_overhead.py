@@ -113,11 +113,11 @@ def outputs_of(torch, model, batch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 32, 64], help="heights and widths of the images")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 32], help="heights and widths of the images")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=32)
     parser.add_argument("--width", type=int, default=32, help="channels of the first convolution")
-    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     try:

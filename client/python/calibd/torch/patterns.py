@@ -7,7 +7,7 @@ had a bit set.
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,7 @@ def float16_statistics(counts: npt.NDArray[np.int64], mantissa_bits: Optional[in
     least, greatest = np.zeros((2, len(counts)), np.float32)
     lossless = np.ones(len(counts), bool)
     for channel, row in enumerate(counts):
-        present = np.flatnonzero(row)
+        present = _present(row)
         np.add.at(widened[channel], upper[present], row[present])
         lossless[channel] = not lossy[present].any()
         values = bits.view(np.float32)[present[finite[present]]]
@@ -69,7 +69,8 @@ def float16_statistics(counts: npt.NDArray[np.int64], mantissa_bits: Optional[in
 
 def histogram(counts: npt.NDArray[np.int64], lossless: npt.ArrayLike, mantissa_bits: int) -> Bfloat16Histogram:
     """Of counts[channels, 65536] by the upper halves of float32 numbers; non-finite ones are left out."""
-    return _histogram_of(counts, [np.flatnonzero(row) for row in counts], lossless, mantissa_bits)
+    pages = _touched_pages(counts)
+    return Bfloat16Histogram.from_pages(pages, _by_page(counts)[:, pages], lossless, mantissa_bits)
 
 
 def set_extremes(
@@ -86,9 +87,8 @@ def _statistics_of(
     counts: npt.NDArray[np.int64], mantissa_bits: Optional[int], lossless: npt.ArrayLike
 ) -> TensorStatistics:
     statistics = TensorStatistics(len(counts), mantissa_bits)
-    present = [np.flatnonzero(row) for row in counts]
-    for channel, (row, keys) in enumerate(zip(counts, present)):
-        finite = keys[(keys & (_SIGN - 1)) < _INFINITY]
+    for channel, row in enumerate(counts):
+        finite = _finite_keys(row)
         statistics.count[channel] = row[finite].sum()
         statistics.positive_infinity[channel] = row[_INFINITY]
         statistics.negative_infinity[channel] = row[_SIGN + _INFINITY]
@@ -96,19 +96,30 @@ def _statistics_of(
         if len(finite):
             statistics.min[channel], statistics.max[channel] = _extremes(finite)
     if mantissa_bits is not None:
-        statistics.histogram = _histogram_of(counts, present, lossless, mantissa_bits)
+        statistics.histogram = histogram(counts, lossless, mantissa_bits)
     return statistics
 
 
-def _histogram_of(
-    counts: npt.NDArray[np.int64],
-    present: List[npt.NDArray[np.int64]],
-    lossless: npt.ArrayLike,
-    mantissa_bits: int,
-) -> Bfloat16Histogram:
-    pages = np.unique(np.concatenate([np.zeros(0, np.int64), *present]) // _PAGE)
-    by_page = counts.reshape(len(counts), PATTERNS // _PAGE, _PAGE)
-    return Bfloat16Histogram.from_pages(pages, by_page[:, pages], lossless, mantissa_bits)
+def _by_page(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return counts.reshape(*counts.shape[:-1], PATTERNS // _PAGE, _PAGE)
+
+
+def _touched_pages(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of counts[..., 65536]: pages that any of the channels has counts in, rising."""
+    most = np.maximum.reduce(_by_page(counts), axis=-1)
+    return np.flatnonzero(most.any(axis=0) if most.ndim > 1 else most)
+
+
+def _present(row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Patterns that are counted, rising."""
+    pages = _touched_pages(row)
+    page, place = np.nonzero(_by_page(row)[pages])
+    return pages[page] * _PAGE + place
+
+
+def _finite_keys(row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    keys = _present(row)
+    return keys[(keys & (_SIGN - 1)) < _INFINITY]
 
 
 def _extremes(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
