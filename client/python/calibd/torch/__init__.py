@@ -3,12 +3,15 @@
 from calibd.torch.attach import Attachment, attach
 from calibd.torch.distributed import rank_and_world_size
 from calibd.torch.kernels import observe
+from calibd.torch.lsq import LearnableFakeQuantize, LearnedScales
 from calibd.torch.observer import FleetObserver, qconfig
 from calibd.torch.watch import Watcher, rules, watch
 
 __all__ = [
     "Attachment",
     "FleetObserver",
+    "LearnableFakeQuantize",
+    "LearnedScales",
     "Watcher",
     "attach",
     "observe",
