@@ -1,7 +1,7 @@
 """calibd for PyTorch: hooks, observers for torch.ao.quantization, learned scales, and one call for all ranks."""
 
 from calibd.torch.attach import Attachment, attach
-from calibd.torch.distributed import rank_and_world_size
+from calibd.torch.distributed import distributed_session, rank_and_world_size
 from calibd.torch.kernels import observe
 from calibd.torch.lsq import LearnableFakeQuantize, LearnedScales
 from calibd.torch.observer import FleetObserver, qconfig
@@ -14,6 +14,7 @@ __all__ = [
     "LearnedScales",
     "Watcher",
     "attach",
+    "distributed_session",
     "observe",
     "qconfig",
     "rank_and_world_size",

@@ -60,7 +60,8 @@ class LearnableFakeQuantize(nn.Module):
         )
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("zero_point", torch.zeros(channels))
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        # Not bool: Gloo, which broadcasts buffers for DistributedDataParallel, has none.
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.uint8))
         self._is_initialized: Optional[bool] = None  # the buffer's value on the host
         self._counter: Optional[kernels.Counter] = None
         self._statistics: Optional[TensorStatistics] = None
@@ -116,7 +117,7 @@ class LearnableFakeQuantize(nn.Module):
         zero_point = learned.learned_zero_point if len(learned.learned_zero_point) else learned.zero_point
         self.scale.copy_(torch.tensor(learned.scale))
         self.zero_point.copy_(torch.tensor(zero_point, dtype=torch.float32))
-        self.initialized.fill_(True)
+        self.initialized.fill_(1)
         self._is_initialized = True
 
     def add_gradients(self, scale: torch.Tensor, zero_point: torch.Tensor, elements: int) -> None:
