@@ -23,7 +23,7 @@ std::string ExportSummaryText(const v1::ExportOptions& options, const std::strin
                    path == "-" ? "standard output" : Printable(path), " (", ExportFormatName(options.format()), ", ",
                    FormatBytes(static_cast<double>(summary.bytes())), ")\n");
   if (summary.from_input_size() > 0) {
-    absl::StrAppend(&text, summary.from_input_size(), " weights quantized by their own values\n");
+    absl::StrAppend(&text, summary.from_input_size(), " weights of the input quantized by their own values\n");
   }
   const int named = std::min(summary.omitted_size(), kMostNamed);
   for (int i = 0; i < named; ++i) {

@@ -11,8 +11,8 @@
 
 namespace calib::cli {
 
-// A file to be read, more than once if need be. "-" is standard input, which is kept in a temporary file without a name.
-// Errors begin with the path. Not thread-safe.
+// A file to be read, more than once if need be. "-" is standard input, which is kept in a temporary file without a
+// name. Errors begin with the path. Not thread-safe.
 class InputFile {
  public:
   // FAILED_PRECONDITION: it is no plain file.

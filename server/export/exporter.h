@@ -58,8 +58,8 @@ class Exporter {
   // The name that a layer gets without an entry in the options' name map.
   virtual std::string NameOf(absl::string_view layer, bool /*is_weight*/) const { return std::string(layer); }
 
-  // The options, with method and spec of weights filled in, and the input, empty if there is none. A weight's granularity
-  // that is not set is open. INVALID_FIELD, EXPORT_INPUT_INVALID.
+  // The options, with method and spec of weights filled in (a granularity that is not set is open), and the input,
+  // empty if there is none. INVALID_FIELD, EXPORT_INPUT_INVALID.
   virtual absl::Status Begin(const v1::ExportOptions& /*options*/, std::string /*input*/) { return absl::OkStatus(); }
   // NOT_EXPORTABLE: the format can't hold it; the message says why and what to do, and the file is made without it.
   // REQUIRES: no tensor before had this name.

@@ -11,8 +11,8 @@
 
 namespace calib::server {
 
-// An ncnn int8 calibration table: rows of a key and its numbers, in their order. A key with `_param_` in it is a weight's
-// row, others are activations'. Not thread-safe.
+// An ncnn int8 calibration table: rows of a key and its numbers, in their order. A key with `_param_` in it is of
+// weights, others are of activations. Not thread-safe.
 class NcnnTable {
  public:
   static constexpr absl::string_view kWeightMark = "_param_";

@@ -46,7 +46,7 @@ RULES = {
     "server/store": (["server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf", "rocksdb", "xxhash"]),
     "server/engine": (["server/store", "server/base", "proto/codec", "quant", MESSAGES], ["absl", "protobuf"]),
     "server/export": (
-        ["server/base", "proto/codec", "quant", MESSAGES],
+        ["proto/codec", "quant", MESSAGES],
         ["absl", "protobuf", "json", "flatbuffers", "onnx"],
     ),
     "server/rpc": (
