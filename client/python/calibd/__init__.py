@@ -7,6 +7,7 @@ with calibd.connect("127.0.0.1:7070") as client:
     session.qparams(method="mse", dtype="int8")
 """
 
+from calibd import fork as _fork  # noqa: F401  before grpc is imported: it says why
 from calibd.client import Client, connect
 from calibd.config import Rule, SessionConfig, Synchronous
 from calibd.errors import (
@@ -27,7 +28,6 @@ from calibd.errors import (
 )
 from calibd.export import ExportSummary
 from calibd.info import LayerInfo, SessionInfo, SynchronousInfo, WorkerInfo
-from calibd.observe import observe
 from calibd.observer import Ema, Learned, Observer, ReferenceHistogram
 from calibd.quantize import LayerQParams, Method, QuantSpec
 from calibd.rank import Gradients, PendingStep, StepLayer, StepResult
@@ -77,5 +77,4 @@ __all__ = [
     "WorkerInfo",
     "World",
     "connect",
-    "observe",
 ]

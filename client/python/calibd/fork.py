@@ -1,8 +1,8 @@
 """What a fork asks of gRPC: its own handlers switched on, and nothing under way at that moment.
 
-Import this before grpc. gRPC reads GRPC_ENABLE_FORK_SUPPORT when it is imported; without it a child of a process that
-has used gRPC can make no call. With it a child can, if no call was running and no channel was open during the fork
-(found by trials with grpcio 1.51, 1.80 and 1.85): so connections pause around a fork.
+The package imports this before grpc. gRPC reads GRPC_ENABLE_FORK_SUPPORT when it is imported; without it a child of a
+process that has used gRPC can make no call. With it a child can, if no call was running and no channel was open during
+the fork (found by trials with grpcio 1.51, 1.80 and 1.85): so connections pause around a fork.
 """
 
 from __future__ import annotations
