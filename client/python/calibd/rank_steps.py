@@ -8,8 +8,6 @@ import threading
 import time
 from typing import Callable, List, Mapping, Optional, Tuple
 
-import grpc
-
 from calibd import errors, step_encoder, step_result
 from calibd.channel import Connection
 from calibd.errors import CalibdError
@@ -220,12 +218,9 @@ class RankSteps:
             return next_request
         self.stream.lock.release()
         try:
-            self._connection.calls().Flush(
-                calibration_service_pb2.FlushRequest(session=self._session),
-                timeout=min(deadline - now, _DURABILITY_TIMEOUT),
-                metadata=tuple(self._connection.metadata()),
-            )
-        except grpc.RpcError:
+            request = calibration_service_pb2.FlushRequest(session=self._session)
+            self._connection.unary("Flush", request, min(deadline - now, _DURABILITY_TIMEOUT))
+        except CalibdError:
             pass
         finally:
             self.stream.lock.acquire()
