@@ -70,7 +70,7 @@ _Bytes = npt.NDArray[np.uint8]
 
 
 def _pack(counts: npt.NDArray[np.uint64]) -> Tuple[_Bytes, _Bytes, npt.NDArray[np.int64], _Bytes]:
-    """Of pages [pages, counters]: encodings, pairs less one of the sparse pages, where each page ends, and the bytes."""
+    """Of pages [pages, counters]: encodings, pairs less one of sparse pages, where each page ends, and the bytes."""
     size = counts.shape[1]
     bits = np.bitwise_or.reduce(counts, axis=1)
     width = _width(bits)

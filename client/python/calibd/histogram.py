@@ -233,6 +233,11 @@ class Bfloat16Histogram:
 
     def check_merge(self, other: Bfloat16Histogram) -> None:
         """Raises InvalidArgumentError when the channels differ or `other` is coarser, OutOfRangeError past 2^64 - 1."""
+        self.check_kind(other)
+        check_sum(self.totals(), other.totals())
+
+    def check_kind(self, other: Bfloat16Histogram) -> None:
+        """The part of check_merge that is not about counts."""
         if other.channels != self.channels:
             raise InvalidArgumentError(
                 f"a histogram of {other.channels} channels cannot be added to one of {self.channels}"
@@ -242,18 +247,22 @@ class Bfloat16Histogram:
                 f"a histogram of {other.mantissa_bits} mantissa bits cannot be added to one of "
                 f"{self.mantissa_bits}: observe with at least {self.mantissa_bits}"
             )
-        check_sum(self.totals(), other.totals())
 
     def merge(self, other: Bfloat16Histogram) -> None:
         """Adds `other`, coarsening what is finer. Errors as check_merge; nothing is added then."""
         self.check_merge(other)
+        self.add(other)
+
+    def add(self, other: Bfloat16Histogram) -> None:
+        """merge, for who has checked. REQUIRES: check_merge(other) would not raise."""
         other = other.coarsen(self.mantissa_bits)
         self.lossless &= other.lossless
+        if np.array_equal(self._rows, other._rows):
+            self._counts += other._counts
+            return
         places = np.searchsorted(self._rows, other._rows)
-        known = np.zeros(len(places), bool)
         inside = places < len(self._rows)
-        known[inside] = self._rows[places[inside]] == other._rows[inside]
-        if not known.all():
+        if not inside.all() or not np.array_equal(self._rows[places], other._rows):
             rows = np.union1d(self._rows, other._rows)
             counts = np.zeros((len(rows), 1 << self.mantissa_bits), np.uint64)
             counts[np.searchsorted(rows, self._rows)] = self._counts

@@ -110,6 +110,12 @@ def observe(
     return TensorStatistics.concatenate(parts)
 
 
+def little_endian(array: npt.NDArray[Any], dtype: Optional[str] = None) -> Tuple[bytes, str]:
+    """The elements' bytes, row-major, as messages have them, and which of DTYPES they are. Raises as observe."""
+    words, kind = _words_of(array, dtype)
+    return words.astype(words.dtype.newbyteorder("<")).tobytes(), kind
+
+
 def _words_of(array: npt.NDArray[Any], dtype: Optional[str]) -> Tuple[_Words, str]:
     """The bits of the elements, as unsigned integers in the array's byte order, and which of DTYPES they are."""
     kind = array.dtype.name

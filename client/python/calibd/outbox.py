@@ -38,8 +38,8 @@ class Outbox:
     `rounds_in_flight` rounds are not durable at a time, so memory is bounded by that many times the session's
     statistics, and once more for what is pending. Raw chunks are bounded by the caller, who asks raw_bytes.
 
-    Refused data is dropped and remembered in `refusal`. When the refusal names a layer, that layer alone is dropped, and
-    refused from then on; the update's other layers are sent again.
+    Refused data is dropped and remembered in `refusal`. When the refusal names a layer, that layer alone is dropped,
+    and refused from then on; the update's other layers are sent again.
 
     Not thread-safe.
     """

@@ -216,9 +216,7 @@ class RankStream(fork.Forkable):
                 self._stream = stream
                 # The first stream ends, and says why; later ones wait for a server that is away.
                 patient = self.config is not None or self.last_stream_end is not None
-            call: Any = self._connection.calls().Observe(
-                self._requests(stream), metadata=tuple(self._connection.metadata()), wait_for_ready=patient
-            )
+            call: Any = self._connection.stream("Observe", self._requests(stream), wait_for_ready=patient)
             with self.lock:
                 stream.call = call
                 if self.closing or self.fatal or self._paused:

@@ -103,7 +103,7 @@ class TensorStatistics:
                 else "statistics with a histogram cannot be added to a minmax observer"
             )
         if self.histogram is not None and other.histogram is not None:
-            self.histogram.check_merge(other.histogram)
+            self.histogram.check_kind(other.histogram)
         check_sum(self.values_by_channel(), other.values_by_channel())
 
     def merge(self, other: TensorStatistics) -> None:
@@ -118,7 +118,7 @@ class TensorStatistics:
         self.positive_infinity += other.positive_infinity
         self.negative_infinity += other.negative_infinity
         if self.histogram is not None and other.histogram is not None:
-            self.histogram.merge(other.histogram)
+            self.histogram.add(other.histogram)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TensorStatistics):

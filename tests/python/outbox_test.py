@@ -1,4 +1,4 @@
-"""The rules of exactly-once delivery, one by one. test_outbox_simulation.py puts them together."""
+"""The rules of exactly-once delivery, one by one. outbox_simulation_test.py puts them together."""
 
 from __future__ import annotations
 
