@@ -197,7 +197,7 @@ def test_rules_that_do_not_suit(server):
     with calibd.connect(server.address) as client:
         session = client.create_session("per-tensor", SessionConfig(rules=(Rule("*", Observer()),)))
         prepared, _ = prepare_eager(CNN(), calibd.torch.qconfig())
-        with pytest.raises(InvalidArgumentError, match="per channel along axis 0, but the session observes it per tensor"):
+        with pytest.raises(InvalidArgumentError, match="along axis 0, but the session observes it per tensor"):
             calibd.torch.attach(prepared, session)
         session = client.create_session("weights-alone", SessionConfig(rules=(Rule("*.weight", Observer()),)))
         with pytest.raises(InvalidArgumentError, match="no rule of the session"):
@@ -217,7 +217,10 @@ def test_copies_share_the_session(session):
 
 @pytest.mark.parametrize(
     "options",
-    [{"dtype": torch.quint4x2, "qscheme": torch.per_tensor_symmetric}, {"qscheme": torch.per_channel_affine_float_qparams}],
+    [
+        {"dtype": torch.quint4x2, "qscheme": torch.per_tensor_symmetric},
+        {"qscheme": torch.per_channel_affine_float_qparams},
+    ],
 )
 def test_what_calibd_has_no_parameters_of(options):
     with pytest.raises(InvalidArgumentError):

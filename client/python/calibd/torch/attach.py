@@ -26,7 +26,8 @@ def attach(model: nn.Module, session: Any, *, weights: bool = True) -> Attachmen
     of its node, weights PATH.weight. In convert the session is asked for the parameters of all layers at once; wait
     until all workers have flushed before (with torch.distributed: a barrier).
 
-    weights: observe the weights now, once. Under torch.distributed rank 0 alone does; other fleets set it in one worker.
+    weights: observe the weights now, once. Under torch.distributed rank 0 alone does; other fleets set it in one
+        worker.
 
     InvalidArgumentError: the model has no such observers; the session's rules observe a layer otherwise than its
     observer needs, such as per channel.
@@ -146,7 +147,7 @@ def _observers_of_graph(path: str, graph_module: fx.GraphModule) -> Iterator[Tup
 
 
 def _named_weights(model: nn.Module) -> Iterator[Tuple[str, torch.Tensor, List[Any]]]:
-    """Weights whose observers convert will make: the layer's name, the weight, and the modules whose qconfig it asks."""
+    """Weights whose observers convert will make: layer name, weight, and the modules whose qconfig it asks."""
     inside_fused = set()
     for path, module in modules.named_modules(model):
         inner: Optional[nn.Module] = module
