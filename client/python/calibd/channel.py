@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+import warnings
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
+
+from calibd import fork  # isort: skip  # before grpc, as it says
 
 import grpc
 
-from calibd.errors import FailedPreconditionError, from_rpc
+from calibd.errors import CancelledError, FailedPreconditionError, from_rpc
 from calibd.rpc import Calls
 
 Metadata = Sequence[Tuple[str, Union[str, bytes]]]
@@ -34,8 +37,16 @@ _FIRST_BACKOFF = 0.05
 _LONGEST_BACKOFF = 2.0
 
 
-class Connection:
+# A fork waits no longer than this for calls to end.
+_PAUSE_TIMEOUT = 5.0
+
+Answer = TypeVar("Answer")
+
+
+class Connection(fork.Forkable):
     """Calls to one server, from any thread and any process that inherits the object.
+
+    Around a fork its channel is closed: unary calls are made again, and streams end with CANCELLED, to be opened again.
 
     Args:
         target: HOST:PORT, or any name that gRPC resolves.
@@ -59,60 +70,130 @@ class Connection:
         self._credentials = credentials
         self._metadata = metadata
         self._options = {**_OPTIONS, **dict(options)}
-        self._lock = threading.Lock()
+        self._closed = False
+        self._inherited = False  # by a fork, before any call of this process
+        self._begin()
+        fork.register(self)
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()  # guards what follows
         self._channel: Optional[grpc.Channel] = None
         self._calls: Optional[Calls] = None
-        self._pid = 0
-        self._closed = False
+        self._attempts = 0  # that are running
+        self._pauses = 0  # forks that are about to take place
+        self._paused_at = 0.0
 
     def calls(self) -> Calls:
-        """The calls on this process's channel, which is made on first use; after a fork on a new one.
+        """The calls on this process's channel, which is made on first use.
 
         Raises FailedPreconditionError after close().
         """
-        with self._lock:
-            if self._closed:
-                raise FailedPreconditionError(f"the connection to calibd at {self.target} is closed: connect again")
-            if self._calls is None or self._pid != os.getpid():
-                self._channel = self._open()
-                self._calls = Calls(self._channel)
-                self._pid = os.getpid()
-            return self._calls
+        with self._changed:
+            return self._open_calls()
 
     def metadata(self) -> List[Tuple[str, Union[str, bytes]]]:
         """What to send as `metadata` with a call or stream that starts now."""
         return list(self._metadata() if callable(self._metadata) else self._metadata)
 
+    def stream(self, name: str, requests: Iterator[Any], wait_for_ready: bool = False) -> Any:
+        """Starts the call `name`, such as "Observe", which has no deadline; gRPC's call, an iterator of the answers."""
+        with self._attempt() as calls:
+            try:
+                return getattr(calls, name)(requests, metadata=self.metadata(), wait_for_ready=wait_for_ready)
+            except ValueError:  # the channel was closed in between
+                raise CancelledError("the process forks, or the connection was closed") from None
+
     def unary(self, name: str, request: Any, timeout: Optional[float] = None) -> Any:
-        """Makes the call `name` of the service, such as "GetSession"; its answer.
+        """Makes the call `name` of the service, such as "GetSession"; its answer. See `repeat`."""
+
+        def call(calls: Calls, seconds: float) -> Any:
+            return getattr(calls, name)(request, timeout=seconds, metadata=self.metadata())
+
+        return self.repeat(call, timeout)
+
+    def repeat(self, call: Callable[[Calls, float], Answer], timeout: Optional[float] = None) -> Answer:
+        """Runs `call` with the calls and the seconds that are left; what it returns.
 
         UNAVAILABLE is tried again with backoff and jitter until `timeout` seconds (default: the connection's) are
-        over: every unary call of the service can be repeated. Raises CalibdError.
+        over, so `call` must be one that can be repeated. Raises CalibdError.
         """
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         backoff = _FIRST_BACKOFF
         while True:
-            call = getattr(self.calls(), name)
+            begin = time.monotonic()
             try:
-                remaining = max(0.0, deadline - time.monotonic())
-                return call(request, timeout=remaining, metadata=self.metadata())
+                with self._attempt() as calls:
+                    return call(calls, max(0.0, deadline - time.monotonic()))
+            except ValueError:  # the channel was closed before the call had begun
+                if self._paused_at < begin or self._closed:
+                    raise
+                continue
             except grpc.RpcError as error:
+                code = error.code() if isinstance(error, grpc.Call) else None
+                if code is grpc.StatusCode.CANCELLED and self._paused_at > begin and not self._closed:
+                    continue
                 pause = backoff * random.uniform(0.5, 1.0)
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() + pause >= deadline:
+                if code is not grpc.StatusCode.UNAVAILABLE or time.monotonic() + pause >= deadline:
                     raise from_rpc(error, self.target) from None
             time.sleep(pause)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
 
     def close(self) -> None:
         """Ends what runs on this process's channel and closes it; later calls raise. Can be repeated."""
-        with self._lock:
+        with self._changed:
             self._closed = True
-            channel, self._channel, self._calls = self._channel, None, None
-            if channel is not None and self._pid == os.getpid():
-                channel.close()
+            self._close_channel()
 
-    def _open(self) -> grpc.Channel:
-        options = list(self._options.items())
-        if self._credentials is None:
-            return grpc.insecure_channel(self.target, options=options)
-        return grpc.secure_channel(self.target, self._credentials, options=options)
+    # --- Around forks.
+
+    def before_fork(self) -> None:
+        with self._changed:
+            self._pauses += 1
+            self._paused_at = time.monotonic()
+            self._close_channel()
+            self._changed.wait_for(lambda: self._attempts == 0, _PAUSE_TIMEOUT)
+
+    def after_fork_in_parent(self) -> None:
+        with self._changed:
+            self._pauses -= 1
+            self._changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        self._begin()
+        self._inherited = True
+
+    # --- With the lock held.
+
+    def _open_calls(self) -> Calls:
+        self._changed.wait_for(lambda: self._pauses == 0, _PAUSE_TIMEOUT)
+        if self._closed:
+            raise FailedPreconditionError(f"the connection to calibd at {self.target} is closed: connect again")
+        if self._calls is None:
+            if self._inherited and fork.warning():
+                warnings.warn(fork.warning(), RuntimeWarning, stacklevel=2)
+            self._inherited = False
+            options = list(self._options.items())
+            if self._credentials is None:
+                self._channel = grpc.insecure_channel(self.target, options=options)
+            else:
+                self._channel = grpc.secure_channel(self.target, self._credentials, options=options)
+            self._calls = Calls(self._channel)
+            fork.install()
+        return self._calls
+
+    def _close_channel(self) -> None:
+        channel, self._channel, self._calls = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+    @contextlib.contextmanager
+    def _attempt(self) -> Iterator[Calls]:
+        with self._changed:
+            calls = self._open_calls()
+            self._attempts += 1
+        try:
+            yield calls
+        finally:
+            with self._changed:
+                self._attempts -= 1
+                self._changed.notify_all()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import enum
 from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
+from calibd.rpc import errors_pb2, observe_pb2, quantization_pb2  # isort: skip  # before grpc, see fork.py
+
 import grpc
 from google.protobuf.message import DecodeError
-
-from calibd.rpc import errors_pb2, observe_pb2, quantization_pb2
 
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -184,7 +184,8 @@ def _code_of(reason: str) -> str:
     value = errors_pb2.ErrorReason.DESCRIPTOR.values_by_name.get(f"ERROR_REASON_{reason}")
     if value is None:  # a newer server's
         return "UNKNOWN"
-    return _CODE_NAMES[value.GetOptions().Extensions[errors_pb2.status_code]]
+    status_code: Any = errors_pb2.status_code
+    return _CODE_NAMES[value.GetOptions().Extensions[status_code]]
 
 
 def _error_info(metadata: Any) -> Optional[errors_pb2.ErrorInfo]:

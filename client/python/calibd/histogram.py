@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
+
+from calibd.errors import InvalidArgumentError, OutOfRangeError
 
 PAGES = 512
 MIN_MANTISSA_BITS = 4
@@ -16,15 +18,19 @@ _MAX_COUNT = np.uint64(2**64 - 1)
 
 
 def check_mantissa_bits(mantissa_bits: int) -> None:
-    """ValueError unless `mantissa_bits` is 4 to 7."""
+    """Raises InvalidArgumentError unless `mantissa_bits` is 4 to 7."""
     if not MIN_MANTISSA_BITS <= mantissa_bits <= MAX_MANTISSA_BITS:
-        raise ValueError(f"mantissa_bits is {mantissa_bits}; it must be {MIN_MANTISSA_BITS} to {MAX_MANTISSA_BITS}")
+        raise InvalidArgumentError(
+            f"mantissa_bits is {mantissa_bits}; it must be {MIN_MANTISSA_BITS} to {MAX_MANTISSA_BITS}"
+        )
 
 
 def check_sum(counts: npt.NDArray[np.uint64], added: npt.NDArray[np.uint64]) -> None:
-    """OverflowError when any counts[i] + added[i] would pass 2^64 - 1."""
+    """Raises OutOfRangeError (COUNT_OVERFLOW) when any counts[i] + added[i] would pass 2^64 - 1."""
     if bool(np.any(added > _MAX_COUNT - counts)):
-        raise OverflowError("a channel's count would pass 2^64 - 1; start another session")
+        raise OutOfRangeError(
+            "a channel would count more than 2^64 - 1 values; start another session", reason="COUNT_OVERFLOW"
+        )
 
 
 class Bfloat16Histogram:
@@ -32,8 +38,8 @@ class Bfloat16Histogram:
 
     The key of x is bits(x) >> 16; key 0x8000 (-0 and the negative subnormals above -2^-133) counts as key 0. With
     m < 7 mantissa bits the low 7 - m bits of the key are dropped after that. NaN and infinities are not counted here.
-    A page is one sign and exponent: the 2^m counters whose keys share the upper 9 bits. A page of a channel takes memory
-    once a value of that channel fell into it.
+    A page is one sign and exponent: the 2^m counters whose keys share the upper 9 bits. A page of a channel takes
+    memory once a value of that channel fell into it.
 
     Merging and coarsening are exact and commute; merging is associative and commutative. Not thread-safe.
     """
@@ -48,7 +54,7 @@ class Bfloat16Histogram:
     _counts: npt.NDArray[np.uint64]
 
     def __init__(self, channels: int, mantissa_bits: int = MAX_MANTISSA_BITS) -> None:
-        """Empty. ValueError unless mantissa_bits is 4 to 7."""
+        """Empty. Raises InvalidArgumentError unless mantissa_bits is 4 to 7."""
         check_mantissa_bits(mantissa_bits)
         self.mantissa_bits = mantissa_bits
         self.lossless = np.ones(channels, bool)
@@ -112,6 +118,33 @@ class Bfloat16Histogram:
         return cls.from_pages(touched, pages[:, touched], lossless, mantissa_bits)
 
     @classmethod
+    def from_keys(
+        cls, keys: npt.NDArray[np.uint16], lossless: npt.ArrayLike, mantissa_bits: int = MAX_MANTISSA_BITS
+    ) -> Bfloat16Histogram:
+        """Of keys[channels, values], raw upper halves; as from_pages. For channels of few values."""
+        histogram = cls(len(keys))
+        histogram.lossless[:] = lossless
+        places = np.arange(len(keys))[:, np.newaxis] * (PAGES << MAX_MANTISSA_BITS) + np.where(keys == 0x8000, 0, keys)
+        places, counts = np.unique(places[(keys & 0x7F80) != 0x7F80], return_counts=True)
+        histogram._rows, row = np.unique(places >> MAX_MANTISSA_BITS, return_inverse=True)
+        histogram._counts = np.zeros((len(histogram._rows), 1 << MAX_MANTISSA_BITS), np.uint64)
+        histogram._counts[row, places & ((1 << MAX_MANTISSA_BITS) - 1)] = counts
+        return histogram.coarsen(mantissa_bits)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.uint64],
+        lossless: npt.NDArray[np.bool_],
+        mantissa_bits: int,
+    ) -> Bfloat16Histogram:
+        """What rows() gave. Takes over the arrays. REQUIRES: rows rise, and no page is all zero."""
+        histogram = cls(len(lossless), mantissa_bits)
+        histogram.lossless, histogram._rows, histogram._counts = lossless, rows, counts
+        return histogram
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Bfloat16Histogram]) -> Bfloat16Histogram:
         """The channels of all parts, which have the same mantissa_bits, one after the other. Takes over the parts."""
         if len(parts) == 1:
@@ -146,10 +179,9 @@ class Bfloat16Histogram:
         """Bytes of memory of the arrays."""
         return self.lossless.nbytes + self._rows.nbytes + self._counts.nbytes
 
-    def touched(self, channel: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-        """Keys of the pages that a channel has counts in, rising, and their counters [pages, 2^m]; views, not copies."""
-        begin, end = np.searchsorted(self._rows, (channel * PAGES, (channel + 1) * PAGES))
-        return self._rows[begin:end] & (PAGES - 1), self._counts[begin:end]
+    def rows(self) -> Tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """The touched pages as channel * 512 + page, rising, and their counters [pages, 2^m]: views, not copies."""
+        return self._rows, self._counts
 
     def pages_by_channel(self) -> npt.NDArray[np.int64]:
         """Number of pages that each channel has counts in."""
@@ -183,14 +215,14 @@ class Bfloat16Histogram:
     def coarsen(self, mantissa_bits: int) -> Bfloat16Histogram:
         """The same values at a lower resolution; itself when it has that one.
 
-        ValueError unless 4 <= mantissa_bits <= self.mantissa_bits.
+        Raises InvalidArgumentError unless 4 <= mantissa_bits <= self.mantissa_bits.
         """
         check_mantissa_bits(mantissa_bits)
         drop = self.mantissa_bits - mantissa_bits
         if drop == 0:
             return self
         if drop < 0:
-            raise ValueError(f"a histogram of {self.mantissa_bits} mantissa bits has no {mantissa_bits}")
+            raise InvalidArgumentError(f"a histogram of {self.mantissa_bits} mantissa bits has no {mantissa_bits}")
         coarse = Bfloat16Histogram(self.channels, mantissa_bits)
         runs = self._counts.reshape(len(self._rows), 1 << mantissa_bits, 1 << drop)
         coarse._rows = self._rows.copy()
@@ -200,26 +232,37 @@ class Bfloat16Histogram:
         return coarse
 
     def check_merge(self, other: Bfloat16Histogram) -> None:
-        """ValueError when the channels differ or `other` is coarser; OverflowError past 2^64 - 1."""
+        """Raises InvalidArgumentError when the channels differ or `other` is coarser, OutOfRangeError past 2^64 - 1."""
+        self.check_kind(other)
+        check_sum(self.totals(), other.totals())
+
+    def check_kind(self, other: Bfloat16Histogram) -> None:
+        """The part of check_merge that is not about counts."""
         if other.channels != self.channels:
-            raise ValueError(f"a histogram of {other.channels} channels cannot be added to one of {self.channels}")
+            raise InvalidArgumentError(
+                f"a histogram of {other.channels} channels cannot be added to one of {self.channels}"
+            )
         if other.mantissa_bits < self.mantissa_bits:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"a histogram of {other.mantissa_bits} mantissa bits cannot be added to one of "
                 f"{self.mantissa_bits}: observe with at least {self.mantissa_bits}"
             )
-        check_sum(self.totals(), other.totals())
 
     def merge(self, other: Bfloat16Histogram) -> None:
         """Adds `other`, coarsening what is finer. Errors as check_merge; nothing is added then."""
         self.check_merge(other)
+        self.add(other)
+
+    def add(self, other: Bfloat16Histogram) -> None:
+        """merge, for who has checked. REQUIRES: check_merge(other) would not raise."""
         other = other.coarsen(self.mantissa_bits)
         self.lossless &= other.lossless
+        if np.array_equal(self._rows, other._rows):
+            self._counts += other._counts
+            return
         places = np.searchsorted(self._rows, other._rows)
-        known = np.zeros(len(places), bool)
         inside = places < len(self._rows)
-        known[inside] = self._rows[places[inside]] == other._rows[inside]
-        if not known.all():
+        if not inside.all() or not np.array_equal(self._rows[places], other._rows):
             rows = np.union1d(self._rows, other._rows)
             counts = np.zeros((len(rows), 1 << self.mantissa_bits), np.uint64)
             counts[np.searchsorted(rows, self._rows)] = self._counts

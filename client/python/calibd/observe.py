@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
+from calibd.errors import InvalidArgumentError
 from calibd.histogram import MAX_MANTISSA_BITS, PAGES, Bfloat16Histogram, check_mantissa_bits
+from calibd.observer import Observer
 from calibd.statistics import TensorStatistics, from_ordered
-
-if TYPE_CHECKING:
-    from calibd.config import Observer
 
 #: The element types that can be observed, by the names that `dtype` takes.
 DTYPES = ("float32", "float16", "bfloat16")
@@ -28,6 +27,8 @@ _BLOCK = 1 << 17
 _LONG_RUN = 1 << 14
 # Counters of such a table.
 _TABLE = 1 << 17
+# With more counters than this for each element sorting the keys takes less time than going over the table.
+_SPARSE = 64
 # Elements of channels that lie apart are brought together up to this many at a time.
 _GATHERED = 1 << 20
 # The upper half of a float32 word, among its uint16 halves.
@@ -47,7 +48,7 @@ _BFLOAT16 = _Format(infinity=0x7F80, sign=0x8000, shift=16)
 class _Run(NamedTuple):
     """What was seen of one channel's elements."""
 
-    count: int
+    finite: int
     nan: int
     positive_infinity: int
     negative_infinity: int
@@ -72,23 +73,23 @@ def observe(
 ) -> TensorStatistics:
     """Counts the elements of an array as `observer` collects them: over its channel axis, or as one channel.
 
-    array: float32, float16 or ml_dtypes.bfloat16, or uint16 with dtype="bfloat16"; of any shape, strides and byte order.
+    array: float32, float16, ml_dtypes.bfloat16, or uint16 with dtype="bfloat16"; any shape, strides and byte order.
     observer: of kind "histogram" and "learned" it gives a histogram, else ranges alone.
     mantissa_bits: those of the session.
 
-    The result depends only on the multiset of (channel, value). TypeError: another element type; float64 and integers
-    are for the caller to round. ValueError: the array has no such axis. Thread-safe.
+    The result depends only on the multiset of (channel, value). Raises InvalidArgumentError for another element type
+    (float64 and integers are for the caller to round) and when the array has no such axis. Thread-safe.
     """
     check_mantissa_bits(mantissa_bits)
     words, kind = _words_of(np.asarray(array), dtype)
-    counting = observer.kind in ("histogram", "learned")
+    counting = observer.collects_histogram
     axis = observer.channel_axis
     if axis is None:
         channels = words[np.newaxis]
     elif -words.ndim <= axis < words.ndim:
         channels = np.moveaxis(words, axis, 0)
     else:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{kind} array of shape {list(words.shape)}: the layer is observed per channel along axis {axis}, "
             "which this shape does not have"
         )
@@ -109,15 +110,23 @@ def observe(
     return TensorStatistics.concatenate(parts)
 
 
+def little_endian(array: npt.NDArray[Any], dtype: Optional[str] = None) -> Tuple[bytes, str]:
+    """The elements' bytes, row-major, as messages have them, and which of DTYPES they are. Raises as observe."""
+    words, kind = _words_of(array, dtype)
+    return words.astype(words.dtype.newbyteorder("<")).tobytes(), kind
+
+
 def _words_of(array: npt.NDArray[Any], dtype: Optional[str]) -> Tuple[_Words, str]:
     """The bits of the elements, as unsigned integers in the array's byte order, and which of DTYPES they are."""
     kind = array.dtype.name
     if dtype is not None and dtype != kind:
         if dtype != "bfloat16" or kind != "uint16":
-            raise TypeError(f'an array of {kind} cannot be observed as {dtype}; only uint16 can, as dtype="bfloat16"')
+            raise InvalidArgumentError(
+                f'an array of {kind} cannot be observed as {dtype}; only uint16 can, as dtype="bfloat16"'
+            )
         kind = dtype
     if kind not in DTYPES:
-        raise TypeError(
+        raise InvalidArgumentError(
             f"an array of {kind} cannot be observed: round it to {', '.join(DTYPES[:-1])} or {DTYPES[-1]} first"
         )
     # The byte order of ml_dtypes.bfloat16, which is always the machine's, is not said in a way that newbyteorder knows.
@@ -145,10 +154,11 @@ def _float16_table() -> npt.NDArray[np.uint32]:
 
 def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
     """The elements in one-dimensional contiguous blocks, in any order, without copying what lies together."""
+    op_flags: Any = [["readonly", "contig", "aligned"]]
     for block in np.nditer(
         words,
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly", "contig", "aligned"]],
+        op_flags=op_flags,
         op_dtypes=[words.dtype.newbyteorder("=")],
         casting="equiv",
         order="K",
@@ -191,6 +201,8 @@ def _count_short(keys: npt.NDArray[np.uint16], lossless: List[bool], mantissa_bi
     slots = np.zeros(PAGES, np.int64)
     slots[pages] = np.arange(len(pages)) << MAX_MANTISSA_BITS
     counters = len(pages) << MAX_MANTISSA_BITS
+    if counters > _SPARSE * keys.shape[1]:
+        return Bfloat16Histogram.from_keys(keys, lossless, mantissa_bits)
     at_once = max(_TABLE // counters, 1)
     parts = []
     for first in range(0, len(keys), at_once):
@@ -198,8 +210,8 @@ def _count_short(keys: npt.NDArray[np.uint16], lossless: List[bool], mantissa_bi
         places = slots[page_of[group]]
         places += keys[group] & ((1 << MAX_MANTISSA_BITS) - 1)
         places += counters * np.arange(len(places))[:, np.newaxis]
-        counts = np.bincount(places.ravel(), minlength=counters * len(places))
-        counts = counts.reshape(len(places), len(pages), -1)
+        table = np.bincount(places.ravel(), minlength=counters * len(places))
+        counts = table.reshape(len(places), len(pages), -1)
         parts.append(Bfloat16Histogram.from_pages(pages, counts, lossless[group], mantissa_bits))
     return Bfloat16Histogram.concatenate(parts)
 
@@ -256,12 +268,12 @@ def _extremes(words: _Words) -> Tuple[int, int]:
 
 
 def _together(a: _Run, b: _Run) -> _Run:
-    if a.count == 0 or b.count == 0:
-        least, greatest = (b.least, b.greatest) if a.count == 0 else (a.least, a.greatest)
+    if a.finite == 0 or b.finite == 0:
+        least, greatest = (b.least, b.greatest) if a.finite == 0 else (a.least, a.greatest)
     else:
         least, greatest = min(a.least, b.least), max(a.greatest, b.greatest)
     return _Run(
-        a.count + b.count,
+        a.finite + b.finite,
         a.nan + b.nan,
         a.positive_infinity + b.positive_infinity,
         a.negative_infinity + b.negative_infinity,

@@ -7,6 +7,7 @@ from typing import Optional, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from calibd.errors import InvalidArgumentError
 from calibd.histogram import Bfloat16Histogram, check_sum
 
 __all__ = ["Bfloat16Histogram", "TensorStatistics"]
@@ -15,9 +16,10 @@ __all__ = ["Bfloat16Histogram", "TensorStatistics"]
 class TensorStatistics:
     """Statistics of a tensor's channels, or of a whole tensor as one channel.
 
-    `count`, `nan`, `positive_infinity` and `negative_infinity` are uint64[channels]: finite values, and the others, which
-    are part of nothing else. `min` and `max` are float32[channels], the exact extremes of the finite values, never -0,
-    and 0 where count is 0. `histogram`, where there is one, counts as many values of each channel as `count` says.
+    `count`, `nan`, `positive_infinity` and `negative_infinity` are uint64[channels]: finite values, and the others,
+    which are part of nothing else. `min` and `max` are float32[channels]: the exact extremes of the finite values,
+    never -0, and 0 where count is 0. `histogram`, where there is one, counts as many values of each channel as `count`
+    says.
 
     Merging is exact, associative and commutative. Not thread-safe.
     """
@@ -84,23 +86,24 @@ class TensorStatistics:
         return selected
 
     def check_merge(self, other: TensorStatistics) -> None:
-        """ValueError when the channels differ, one has a histogram and the other none, or that of `other` is coarser.
+        """Whether `merge` would raise, and what.
 
-        OverflowError when a channel would have more than 2^64 - 1 values.
+        InvalidArgumentError when the channels differ, one has a histogram and the other none, or that of `other` is
+        coarser; OutOfRangeError (COUNT_OVERFLOW) when a channel would have more than 2^64 - 1 values.
         """
         if other.channels != self.channels:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"the layer has {self.channels} channels and was now given {other.channels}; "
                 "a layer's channel count cannot change, use another layer name"
             )
         if (self.histogram is None) != (other.histogram is None):
-            raise ValueError(
+            raise InvalidArgumentError(
                 "statistics without a histogram cannot be added to a histogram observer"
                 if other.histogram is None
                 else "statistics with a histogram cannot be added to a minmax observer"
             )
         if self.histogram is not None and other.histogram is not None:
-            self.histogram.check_merge(other.histogram)
+            self.histogram.check_kind(other.histogram)
         check_sum(self.values_by_channel(), other.values_by_channel())
 
     def merge(self, other: TensorStatistics) -> None:
@@ -115,7 +118,7 @@ class TensorStatistics:
         self.positive_infinity += other.positive_infinity
         self.negative_infinity += other.negative_infinity
         if self.histogram is not None and other.histogram is not None:
-            self.histogram.merge(other.histogram)
+            self.histogram.add(other.histogram)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TensorStatistics):
