@@ -23,6 +23,9 @@ class Session:
         self.config = config
         self.layers = {}
 
+    def describe(self):
+        return self
+
     def observe_statistics(self, layer, found):
         if layer in self.layers:
             self.layers[layer].merge(found)

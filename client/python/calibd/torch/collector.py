@@ -12,8 +12,10 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 import torch
 
+from calibd.config import SessionConfig
 from calibd.errors import CalibdError
 from calibd.observer import Observer
+from calibd.session import Session
 from calibd.torch import kernels
 from calibd.torch.host_counter import HostCounter
 
@@ -32,11 +34,12 @@ class Collector:
     After a fork the child begins anew, without what the parent has not handed over yet. Thread-safe.
     """
 
-    def __init__(self, session: Any, *, interval: float = 2.0, on_device: Optional[bool] = None) -> None:
-        """session: a calibd.Session. on_device: as kernels.make_counter has it."""
+    def __init__(self, session: Session, *, interval: float = 2.0, on_device: Optional[bool] = None) -> None:
+        """on_device: as kernels.make_counter has it."""
         self._session = session
         self._interval = interval
         self._on_device = on_device
+        self._config: Optional[SessionConfig] = None
         self._observers: Dict[str, Optional[Observer]] = {}
         self._begin()
 
@@ -56,10 +59,16 @@ class Collector:
         """The first error that the session answered with, if any."""
         return self._error
 
+    def config(self) -> SessionConfig:
+        """The session's, which never changes. The first call asks the server."""
+        if self._config is None:
+            self._config = self._session.describe().config
+        return self._config
+
     def observer_of(self, layer: str) -> Optional[Observer]:
         """How the session observes a layer; None: it takes no values of it."""
         if layer not in self._observers:
-            found = self._session.config.observer_of(layer)
+            found = self.config().observer_of(layer)
             self._observers[layer] = None if found is None or found.kind == "passive" else found
         return self._observers[layer]
 
@@ -148,7 +157,7 @@ class Collector:
             self._error = self._error or error
 
     def _mantissa_bits(self) -> int:
-        return self._session.config.mantissa_bits or 7
+        return self.config().mantissa_bits or 7
 
     @contextlib.contextmanager
     def _beside(self, part: Sequence[Tuple[_Key, kernels.Counter]]) -> Iterator[None]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from calibd.config import Rule
 from calibd.observer import Observer
+from calibd.session import Session
 from calibd.torch import modules
 from calibd.torch.collector import Collector
 from calibd.torch.distributed import is_first_rank
@@ -36,7 +37,7 @@ def rules(model: Optional[nn.Module] = None) -> List[Rule]:
 
 def watch(
     model: nn.Module,
-    session: Any,
+    session: Session,
     *,
     include: Union[None, str, Sequence[str]] = None,
     exclude: Union[None, str, Sequence[str]] = None,
@@ -55,7 +56,6 @@ def watch(
     a module counts; one that stands at several places has the first place's name. How a layer is observed, or that it
     is not, the session's rules say (`rules()` has good ones).
 
-    session: a calibd.Session.
     include, include_types: globs over module paths, and types or globs over their names. With either, the modules that
         match one of them; without, those that have no modules inside.
     exclude, exclude_types: leaves out modules that match. exclude may also name single layers: `*.weight`, `lstm.1`.
