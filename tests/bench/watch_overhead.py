@@ -1,10 +1,10 @@
-"""What observing every module of a CNN adds to its forward pass: calibd.torch.watch beside PyTorch's HistogramObserver in
+"""What observing every module of a CNN adds to its forward pass: calibd.torch.watch, and PyTorch's HistogramObserver in
 the same hooks. Prints one JSON object.
 
 Each repetition runs the same batches bare, watched and with HistogramObservers, one after the other. Times are CPU
-seconds of this process, all its threads, since the machine may be busy; overheads are taken repetition by repetition and
-medians quoted. Statistics go to a session in this process, which merges them as a worker does: a network is no part of
-this.
+seconds of this process, all its threads, since the machine may be busy; overheads are taken repetition by repetition
+and medians quoted. Statistics go to a session in this process, which merges them as a worker does: a network is no
+part of this.
 
 Needs NumPy, PyTorch (Debian: python3-torch) and the package calibd (build/python).
 """
