@@ -1,9 +1,10 @@
-"""What observing every module of a CNN adds to its forward pass: calibd.torch.watch beside PyTorch's own HistogramObserver
-in the same hooks. Prints one JSON object.
+"""What observing every module of a CNN adds to its forward pass: calibd.torch.watch, and PyTorch's HistogramObserver in
+the same hooks. Prints one JSON object.
 
-Each repetition times the same batches bare, watched and with HistogramObservers, one after the other, so that what else the
-machine does meets all three; overheads are taken repetition by repetition and medians quoted. Statistics go to a session in this
-process, which merges them as a worker does: what a network adds is no part of this.
+Each repetition runs the same batches bare, watched and with HistogramObservers, one after the other. Times are CPU
+seconds of this process, all its threads, since the machine may be busy; overheads are taken repetition by repetition
+and medians quoted. Statistics go to a session in this process, which merges them as a worker does: a network is no
+part of this.
 
 Needs NumPy, PyTorch (Debian: python3-torch) and the package calibd (build/python).
 """
@@ -21,6 +22,9 @@ class Session:
     def __init__(self, config):
         self.config = config
         self.layers = {}
+
+    def describe(self):
+        return self
 
     def observe_statistics(self, layer, found):
         if layer in self.layers:

@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import calibd  # noqa: E402
-from calibd.config import SessionConfig  # noqa: E402
 from calibd.errors import AlreadyExistsError  # noqa: E402
 from calibd.torch import distributed_session, rank_and_world_size  # noqa: E402
 
@@ -51,6 +50,7 @@ def test_two_gloo_ranks_give_what_one_process_gives(server, tmp_path):
                 assert (a.scale.tolist(), a.zero_point.tolist()) == (b.scale.tolist(), b.zero_point.tolist())
                 assert (a.count, a.min, a.max, a.mse) == (b.count, b.min, b.max, b.mse)
         assert max(layer.workers for layer in two.qparams()) == 2
+        assert [worker.connected for worker in two.describe().workers] == [False, False]
 
 
 def test_rank_and_world_size(monkeypatch):
@@ -66,7 +66,7 @@ def test_another_world_size_is_refused(server, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with calibd.connect(server.address) as client:
-        distributed_session(client, "steps", SessionConfig(), synchronous=True)
+        distributed_session(client, "steps", synchronous=True)
         monkeypatch.setenv("WORLD_SIZE", "4")
         with pytest.raises(AlreadyExistsError):
-            distributed_session(client, "steps", SessionConfig(), synchronous=True)
+            distributed_session(client, "steps", synchronous=True)

@@ -12,7 +12,6 @@ from small_models import classifier, images
 from torch import nn
 
 import calibd.torch
-from calibd.config import SessionConfig
 
 BATCHES = 4
 
@@ -41,17 +40,16 @@ def main() -> None:
         model, scaled = nn.parallel.DistributedDataParallel(model), nn.parallel.DistributedDataParallel(scaled)
     mine = images(BATCHES)[rank::world_size]
 
-    config = SessionConfig(rules=tuple(calibd.torch.rules(model)))
-    with calibd.torch.distributed_session(address, f"watched-{world_size}", config) as session:
+    rules = calibd.torch.rules(model)
+    with calibd.torch.distributed_session(address, f"watched-{world_size}", rules=rules) as session:
         with calibd.torch.watch(model, session, progress=False):
             for batch in mine:
                 model(batch)
         session.flush()
 
     scales = calibd.torch.LearnedScales(scaled)
-    config = SessionConfig(rules=tuple(scales.rules()))
-    name = f"learned-{world_size}"
-    with calibd.torch.distributed_session(address, name, config, synchronous=True) as session:
+    name, rules = f"learned-{world_size}", scales.rules()
+    with calibd.torch.distributed_session(address, name, synchronous=True, rules=rules) as session:
         scales.session = session
         for batch in mine:
             scaled(batch).square().mean().backward()

@@ -16,7 +16,6 @@ from torch import nn  # noqa: E402
 
 import calibd  # noqa: E402
 import calibd.torch  # noqa: E402
-from calibd.config import SessionConfig, Synchronous  # noqa: E402
 from calibd.errors import InvalidArgumentError  # noqa: E402
 from calibd.observer import Learned  # noqa: E402
 from calibd.step import StepLayer  # noqa: E402
@@ -172,12 +171,9 @@ def train(address, rank, batches, out):
 
 
 def test_ranks_learn_together(server):
-    config = SessionConfig(
-        rules=tuple(LearnedScales(QuantizedLinear()).rules(Learned("adam", learning_rate=0.01))),
-        synchronous=Synchronous(RANKS),
-    )
+    rules = LearnedScales(QuantizedLinear()).rules(Learned("adam", learning_rate=0.01))
     with calibd.connect(server.address) as client:
-        client.create_session("qat", config)
+        client.create_session("qat", rules=rules, world_size=RANKS)
     generator = torch.Generator().manual_seed(4)
     found = [[] for _ in range(RANKS)]
     threads = []

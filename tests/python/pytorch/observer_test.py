@@ -18,13 +18,12 @@ from torch.ao import quantization  # noqa: E402
 
 import calibd  # noqa: E402
 import calibd.torch  # noqa: E402
-from calibd.config import Rule, SessionConfig  # noqa: E402
+from calibd.config import Rule  # noqa: E402
 from calibd.errors import CalibdError, FailedPreconditionError, InvalidArgumentError  # noqa: E402
-from calibd.observer import Observer  # noqa: E402
 from calibd.torch.observer import FleetObserver  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-CONFIG = SessionConfig(rules=tuple(calibd.torch.rules()))
+RULES = calibd.torch.rules()
 MINMAX = {"method": "minmax"}
 TIMEOUT = 120
 
@@ -32,7 +31,7 @@ TIMEOUT = 120
 @pytest.fixture
 def session(server):
     with calibd.connect(server.address) as client:
-        session = client.create_session("quantization", CONFIG)
+        session = client.create_session("quantization", rules=RULES)
         yield session
         session.close()
 
@@ -123,7 +122,7 @@ def test_workers_convert_to_the_same_model(server, tmp_path, method):
     states = []
     for workers in (1, 3):
         with calibd.connect(server.address) as client:
-            client.create_session(f"{method}-{workers}", CONFIG).close()
+            client.create_session(f"{method}-{workers}", rules=RULES)
         processes = [
             subprocess.Popen(
                 [sys.executable, str(HERE / "quantized_cnn.py"), server.address, f"{method}-{workers}", method]
@@ -195,11 +194,11 @@ def test_a_model_without_observers(session):
 
 def test_rules_that_do_not_suit(server):
     with calibd.connect(server.address) as client:
-        session = client.create_session("per-tensor", SessionConfig(rules=(Rule("*", Observer()),)))
+        session = client.create_session("per-tensor")
         prepared, _ = prepare_eager(CNN(), calibd.torch.qconfig())
-        with pytest.raises(InvalidArgumentError, match="per channel along axis 0, but the session observes it per tensor"):
+        with pytest.raises(InvalidArgumentError, match="along axis 0, but the session observes it per tensor"):
             calibd.torch.attach(prepared, session)
-        session = client.create_session("weights-alone", SessionConfig(rules=(Rule("*.weight", Observer()),)))
+        session = client.create_session("weights-alone", rules=[Rule("*.weight")])
         with pytest.raises(InvalidArgumentError, match="no rule of the session"):
             calibd.torch.attach(prepared, session)
 
@@ -217,7 +216,10 @@ def test_copies_share_the_session(session):
 
 @pytest.mark.parametrize(
     "options",
-    [{"dtype": torch.quint4x2, "qscheme": torch.per_tensor_symmetric}, {"qscheme": torch.per_channel_affine_float_qparams}],
+    [
+        {"dtype": torch.quint4x2, "qscheme": torch.per_tensor_symmetric},
+        {"qscheme": torch.per_channel_affine_float_qparams},
+    ],
 )
 def test_what_calibd_has_no_parameters_of(options):
     with pytest.raises(InvalidArgumentError):

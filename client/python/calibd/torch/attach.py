@@ -11,6 +11,7 @@ from torch.ao.quantization import QConfig
 
 from calibd.errors import FailedPreconditionError, InvalidArgumentError
 from calibd.quantize import LayerQParams, Method, QuantSpec
+from calibd.session import Session
 from calibd.torch import modules
 from calibd.torch.collector import Collector
 from calibd.torch.distributed import is_first_rank
@@ -19,14 +20,15 @@ from calibd.torch.observer import FleetObserver
 _SUFFIX = "activation_post_process"
 
 
-def attach(model: nn.Module, session: Any, *, weights: bool = True) -> Attachment:
+def attach(model: nn.Module, session: Session, *, weights: bool = True) -> Attachment:
     """Gives each FleetObserver of a prepared model its layer in the session. Then run batches, and convert.
 
     Layers are called as by `watch`: an observer behind a module has its path, one behind a function in a graph the name
     of its node, weights PATH.weight. In convert the session is asked for the parameters of all layers at once; wait
     until all workers have flushed before (with torch.distributed: a barrier).
 
-    weights: observe the weights now, once. Under torch.distributed rank 0 alone does; other fleets set it in one worker.
+    weights: observe the weights now, once. Under torch.distributed rank 0 alone does; other fleets set it in one
+        worker.
 
     InvalidArgumentError: the model has no such observers; the session's rules observe a layer otherwise than its
     observer needs, such as per channel.
@@ -50,7 +52,7 @@ def attach(model: nn.Module, session: Any, *, weights: bool = True) -> Attachmen
 class Attachment:
     """What connects a model's observers with a session. Copies of the model share it. Thread-safe."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         self._collector = Collector(session)
         self._lock = threading.Lock()
@@ -64,7 +66,7 @@ class Attachment:
 
     def add(self, layer: str, observer: FleetObserver) -> None:
         """Takes note of an observer. InvalidArgumentError when the session's rules do not suit it."""
-        how = self._session.config.observer_of(layer)
+        how = self._collector.config().observer_of(layer)
         if how is None:
             raise InvalidArgumentError(f"layer {layer!r} has an observer, but no rule of the session observes it")
         if observer.per_channel and how.channel_axis != observer.ch_axis:
@@ -146,7 +148,7 @@ def _observers_of_graph(path: str, graph_module: fx.GraphModule) -> Iterator[Tup
 
 
 def _named_weights(model: nn.Module) -> Iterator[Tuple[str, torch.Tensor, List[Any]]]:
-    """Weights whose observers convert will make: the layer's name, the weight, and the modules whose qconfig it asks."""
+    """Weights whose observers convert will make: layer name, weight, and the modules whose qconfig it asks."""
     inside_fused = set()
     for path, module in modules.named_modules(model):
         inner: Optional[nn.Module] = module

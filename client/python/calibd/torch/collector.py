@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing
 import os
 import threading
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from multiprocessing.util import Finalize
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 
+from calibd.config import SessionConfig
 from calibd.errors import CalibdError
 from calibd.observer import Observer
+from calibd.session import Session
 from calibd.torch import kernels
 from calibd.torch.host_counter import HostCounter
-
-_NOT_ASKED = object()
 
 # Layer, dtype, device, stream (of CUDA), channels: what one counter counts, or one step of it.
 _Key = Tuple[str, torch.dtype, torch.device, Any, int]
@@ -26,18 +28,19 @@ class Collector:
 
     observe neither waits for a device nor for the network: counts stay on the tensor's device until a thread of the
     collector brings them to the host, every `interval` seconds, and gives them to the session. Exceptions to that: the
-    first layer waits for the session's config; per-channel histograms of more than kernels.MOST_DEVICE_CHANNELS channels
-    and reference histograms are copied to the host at once.
+    first layer waits for the session's config; for reference histograms, and histograms of more than
+    kernels.MOST_DEVICE_CHANNELS channels, tensors are copied to the host at once.
 
     After a fork the child begins anew, without what the parent has not handed over yet. Thread-safe.
     """
 
-    def __init__(self, session: Any, *, interval: float = 2.0, on_device: Optional[bool] = None) -> None:
-        """session: a calibd.Session. on_device: as kernels.make_counter has it."""
+    def __init__(self, session: Session, *, interval: float = 2.0, on_device: Optional[bool] = None) -> None:
+        """on_device: as kernels.make_counter has it."""
         self._session = session
         self._interval = interval
         self._on_device = on_device
-        self._observers: Dict[str, Any] = {}
+        self._config: Optional[SessionConfig] = None
+        self._observers: Dict[str, Optional[Observer]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -56,13 +59,18 @@ class Collector:
         """The first error that the session answered with, if any."""
         return self._error
 
+    def config(self) -> SessionConfig:
+        """The session's, which never changes. The first call asks the server."""
+        if self._config is None:
+            self._config = self._session.describe().config
+        return self._config
+
     def observer_of(self, layer: str) -> Optional[Observer]:
         """How the session observes a layer; None: it takes no values of it."""
-        found = self._observers.get(layer, _NOT_ASKED)
-        if found is _NOT_ASKED:
-            found = self._session.config.observer_of(layer)
-            self._observers[layer] = found = None if found is None or found.kind == "passive" else found
-        return found
+        if layer not in self._observers:
+            found = self.config().observer_of(layer)
+            self._observers[layer] = None if found is None or found.kind == "passive" else found
+        return self._observers[layer]
 
     def observe(self, layer: str, tensor: torch.Tensor) -> bool:
         """Counts a tensor; False when the session takes no values of this layer.
@@ -108,7 +116,7 @@ class Collector:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, args=(self._stop,), name="calibd-collector", daemon=True)
             self._thread.start()
-            atexit.register(self._hand_over)
+            self._at_exit = _at_exit(self._hand_over)
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(self._interval):
@@ -128,7 +136,7 @@ class Collector:
             self._stop.set()
             thread.join()
             self._stop = threading.Event()
-            atexit.unregister(self._hand_over)
+            self._at_exit()
         self.hand_over()
 
     def _hand_over(self) -> None:
@@ -149,7 +157,7 @@ class Collector:
             self._error = self._error or error
 
     def _mantissa_bits(self) -> int:
-        return self._session.config.mantissa_bits or 7
+        return self.config().mantissa_bits or 7
 
     @contextlib.contextmanager
     def _beside(self, part: Sequence[Tuple[_Key, kernels.Counter]]) -> Iterator[None]:
@@ -165,6 +173,21 @@ class Collector:
             own.wait_event(stream.record_event())
         with torch.cuda.stream(own):
             yield
+
+
+def _at_exit(hand_over: Callable[[], None]) -> Callable[[], None]:
+    """Calls it when this process ends, before the session's own end; returns what undoes that."""
+    if multiprocessing.parent_process() is not None:
+        # Children of multiprocessing leave without atexit's functions, but not without these.
+        return Finalize(None, hand_over, exitpriority=200).cancel
+    pid = os.getpid()
+
+    def at_exit() -> None:
+        if os.getpid() == pid:  # and not in a forked child
+            hand_over()
+
+    atexit.register(at_exit)
+    return lambda: atexit.unregister(at_exit)
 
 
 def _by_transfer(

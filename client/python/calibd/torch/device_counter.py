@@ -7,6 +7,7 @@ import sys
 from typing import Optional
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from calibd.statistics import TensorStatistics
@@ -66,7 +67,7 @@ class DeviceCounter:
         """All of it as int64[elements_held] on the device, for `unpack`."""
         return torch.cat((self._counts, self._extremes.pack(), self._lossy.to(torch.int64)))
 
-    def unpack(self, packed: np.ndarray, mantissa_bits: int) -> TensorStatistics:
+    def unpack(self, packed: npt.NDArray[np.int64], mantissa_bits: int) -> TensorStatistics:
         """What was counted, of pack()'s numbers on the host."""
         table = self.channels * patterns.PATTERNS
         counts = packed[:table].reshape(self.channels, patterns.PATTERNS)

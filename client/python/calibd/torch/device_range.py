@@ -6,6 +6,7 @@ import math
 from typing import Iterator, Optional, Tuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from calibd.statistics import TensorStatistics
@@ -43,7 +44,7 @@ class DeviceExtremes:
         return torch.cat((self._least, self._greatest)).view(torch.int32).to(torch.int64)
 
     @staticmethod
-    def unpack(packed: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def unpack(packed: npt.NDArray[np.int64]) -> Tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Least and greatest of pack()'s numbers on the host; infinities where there was no value. -0 stays."""
         extremes = packed.astype(np.int32).view(np.float32)
         return extremes[: len(extremes) // 2], extremes[len(extremes) // 2 :]
@@ -79,7 +80,7 @@ class DeviceRange:
         """All of it as int64[elements_held] on the device, for `unpack`."""
         return torch.cat((self._extremes.pack(), self._non_finite.view(-1)))
 
-    def unpack(self, packed: np.ndarray, mantissa_bits: int) -> TensorStatistics:
+    def unpack(self, packed: npt.NDArray[np.int64], mantissa_bits: int) -> TensorStatistics:
         """What was counted, of pack()'s numbers on the host; without a histogram, whatever the bits."""
         least, greatest = DeviceExtremes.unpack(packed[: 2 * self.channels])
         statistics = TensorStatistics(self.channels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import socket
 from typing import Any, Optional, Tuple, Union
@@ -10,7 +9,6 @@ from typing import Any, Optional, Tuple, Union
 import torch
 
 from calibd.client import Client, connect
-from calibd.config import SessionConfig, Synchronous
 from calibd.session import Session
 
 
@@ -30,28 +28,25 @@ def is_first_rank() -> bool:
 def distributed_session(
     server: Union[str, Client],
     name: str,
-    config: Optional[SessionConfig] = None,
     *,
-    synchronous: Union[bool, Synchronous] = False,
-    **options: Any,
+    synchronous: bool = False,
+    display_name: Optional[str] = None,
+    **config: Any,
 ) -> Session:
     """This rank's part of a session that all ranks share. Every rank calls it alike, in any order, without a barrier.
 
     server: HOST:PORT, or a calibd.Client.
-    config: what to collect; None: a histogram of every layer. It is made by whoever comes first.
-    synchronous: for steps (Session.step, LearnedScales), of as many ranks as there are; a Synchronous says how, but for
-        its world_size. Else ranks contribute on their own.
-    options: as Client.session takes them. display_name is HOST:RANK, unless it is given.
+    synchronous: for steps (Session.step, LearnedScales), of as many ranks as there are. Else ranks contribute on their
+        own.
+    display_name: for people; None: HOST:RANK.
+    config: as Client.create_session takes it, such as rules; whoever comes first makes the session.
 
     Raises as Client.create_session: AlreadyExistsError when there is a session of this name with another config, as of
     another world size.
     """
     rank, world_size = rank_and_world_size()
-    config = config or SessionConfig()
-    if synchronous:
-        how = synchronous if isinstance(synchronous, Synchronous) else Synchronous()
-        config = dataclasses.replace(config, synchronous=dataclasses.replace(how, world_size=world_size))
     client = connect(server) if isinstance(server, str) else server
-    client.create_session(name, config)
-    options.setdefault("display_name", f"{socket.gethostname()}:{rank}")
-    return client.session(name, rank=rank if synchronous else None, **options)
+    client.create_session(name, world_size=world_size if synchronous else None, **config)
+    if display_name is None:
+        display_name = f"{socket.gethostname()}:{rank}"
+    return client.session(name, rank=rank if synchronous else None, display_name=display_name)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from calibd.statistics import TensorStatistics, from_ordered
@@ -21,6 +22,8 @@ _UPPER, _LOWER = (1, 0) if sys.byteorder == "little" else (0, 1)
 _SIGN = 0x80000000
 _INFINITY = 0x7F800000
 _NONE = 1 << 40  # beyond every ordered number
+
+_Words = npt.NDArray[Any]  # the elements' bits: uint32, or uint16 of the halves and of other types
 
 
 class HostCounter:
@@ -55,17 +58,17 @@ class HostCounter:
         for begin in range(0, len(words), _BLOCK):
             block = words[begin : begin + _BLOCK]
             # The greatest number has the greatest signed word, the least negative one the greatest unsigned word.
-            greatest, farthest = int(np.maximum.reduce(block.view(np.int32))), int(np.maximum.reduce(block))
+            greatest, farthest = int(block.view(np.int32).max()), int(block.max())
             if greatest >= _INFINITY or farthest >= _SIGN + _INFINITY:
                 self._add_with_non_finite(block)
             else:
                 self._add_finite(block, greatest, farthest)
 
-    def _add_finite(self, block: np.ndarray, greatest: int, farthest: int) -> None:
+    def _add_finite(self, block: _Words, greatest: int, farthest: int) -> None:
         self._finite += len(block)
         one_sided = greatest < 0 or farthest < _SIGN
         if one_sided and (self._greatest < 0 if greatest < 0 else self._least > 0):
-            nearest = int(np.minimum.reduce(block))  # that end of the range is the word nearest to zero
+            nearest = int(block.min())  # that end of the range is the word nearest to zero
         else:
             nearest = 0
         if greatest >= 0 or nearest:
@@ -78,7 +81,7 @@ class HostCounter:
                 self._lossless = False
             self._count(halves[_UPPER::2])
 
-    def _add_with_non_finite(self, block: np.ndarray) -> None:
+    def _add_with_non_finite(self, block: _Words) -> None:
         magnitudes = block & (_SIGN - 1)
         nan, positive, negative = magnitudes > _INFINITY, block == _INFINITY, block == _SIGN + _INFINITY
         counts = [int(np.count_nonzero(kind)) for kind in (nan, positive, negative)]
@@ -87,9 +90,9 @@ class HostCounter:
         self._negative_infinity += counts[2]
         finite = block[magnitudes < _INFINITY]
         if len(finite):
-            self._add_finite(finite, int(np.maximum.reduce(finite.view(np.int32))), int(np.maximum.reduce(finite)))
+            self._add_finite(finite, int(finite.view(np.int32).max()), int(finite.max()))
 
-    def _count(self, keys: np.ndarray) -> None:
+    def _count(self, keys: _Words) -> None:
         scratch = _SCRATCH.get()
         np.copyto(scratch.index_array[: len(keys)], keys)
         index, ones = scratch.index, scratch.ones
@@ -105,7 +108,8 @@ class HostCounter:
             return of(self._table[np.newaxis], bits)
         statistics = TensorStatistics(1, bits)
         statistics.count[0], statistics.nan[0] = self._finite, self._nan
-        statistics.positive_infinity[0], statistics.negative_infinity[0] = self._positive_infinity, self._negative_infinity
+        statistics.positive_infinity[0] = self._positive_infinity
+        statistics.negative_infinity[0] = self._negative_infinity
         if self._finite:
             statistics.min[0], statistics.max[0] = from_ordered(np.array([self._least, self._greatest], np.int64))
         if bits is not None:
@@ -113,7 +117,7 @@ class HostCounter:
         return statistics
 
 
-def words_of(tensor: torch.Tensor) -> np.ndarray:
+def words_of(tensor: torch.Tensor) -> _Words:
     """The bits of all elements, one-dimensional and contiguous, in whatever order needs no copy, if one does."""
     if tensor.requires_grad:
         tensor = tensor.detach()
@@ -121,13 +125,15 @@ def words_of(tensor: torch.Tensor) -> np.ndarray:
         dense = tensor.permute(sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis)))
         tensor = dense if dense.is_contiguous() else tensor.contiguous()
     if tensor.dtype is torch.float32:
-        return tensor.numpy().reshape(-1).view(np.uint32)
-    return tensor.view(torch.int16).numpy().reshape(-1).view(np.uint16)
+        array: npt.NDArray[np.float32] = tensor.numpy()
+        return array.reshape(-1).view(np.uint32)
+    halves: npt.NDArray[np.int16] = tensor.view(torch.int16).numpy()
+    return halves.reshape(-1).view(np.uint16)
 
 
 class _Buffers(NamedTuple):
     index: torch.Tensor  # room for a block's indices
-    index_array: np.ndarray  # the same memory
+    index_array: npt.NDArray[np.int64]  # the same memory
     ones: torch.Tensor
 
 

@@ -9,9 +9,10 @@ All give what calibd.observe gives of the same elements, bit for bit.
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from calibd.errors import InvalidArgumentError
@@ -97,7 +98,7 @@ def observe_on_host(tensor: torch.Tensor, observer: Observer, mantissa_bits: int
     return observe_array(array, observer, mantissa_bits, dtype)
 
 
-def host_array(tensor: torch.Tensor) -> Tuple[np.ndarray, Optional[str]]:
+def host_array(tensor: torch.Tensor) -> Tuple[npt.NDArray[Any], Optional[str]]:
     """The elements as calibd.observe takes them: an array and its `dtype`. The same memory if that is the host's."""
     tensor = tensor.detach().cpu()
     if tensor.dtype is torch.bfloat16:
@@ -108,7 +109,7 @@ def host_array(tensor: torch.Tensor) -> Tuple[np.ndarray, Optional[str]]:
 def collect(counters: Sequence[Counter], mantissa_bits: int) -> List[TensorStatistics]:
     """Statistics of counters, those of one device brought to the host in one transfer that this thread waits for."""
     found: List[Optional[TensorStatistics]] = [None] * len(counters)
-    on_devices: dict = {}
+    on_devices: Dict[torch.device, List[Tuple[int, Any]]] = {}
     for place, counter in enumerate(counters):
         if isinstance(counter, HostCounter):
             found[place] = counter.statistics(mantissa_bits)

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from calibd.config import Rule
-from calibd.errors import InvalidArgumentError
+from calibd.errors import FailedPreconditionError, InvalidArgumentError
 from calibd.observer import Learned, Observer
 from calibd.quantize import QuantSpec
+from calibd.session import Session
 from calibd.statistics import TensorStatistics
 from calibd.step import Gradients, StepLayer, StepResult
 from calibd.torch import kernels, modules
@@ -172,14 +173,13 @@ class LearnedScales:
     """The LearnableFakeQuantize modules of a model, and the synchronous steps of one rank that teach them.
 
         scales = LearnedScales(model)
-        session = client.create_session("qat", SessionConfig(rules=scales.rules(), synchronous=Synchronous(world_size)))
-        scales.session = client.session("qat", rank=rank)
+        scales.session = calibd.torch.distributed_session(server, "qat", synchronous=True, rules=scales.rules())
         for batch in loader:
             loss(model(batch)).backward(); optimizer.step(); scales.step()
     """
 
-    def __init__(self, model: nn.Module, session: Any = None) -> None:
-        """session: a calibd.Session of a rank. InvalidArgumentError: no modules, or two of one name."""
+    def __init__(self, model: nn.Module, session: Optional[Session] = None) -> None:
+        """session: of a rank; may be set later. InvalidArgumentError: no modules, or two of one name."""
         self.session = session
         self._modules: Dict[str, LearnableFakeQuantize] = {}
         for path, module in modules.named_modules(model):
@@ -216,6 +216,8 @@ class LearnedScales:
         same scales. weight: 1 for the gradients of a mean loss, the number of samples for those of a sum. timeout: in
         seconds; None: none. Raises as calibd.rank.Rank; gradients of a step that failed are gone.
         """
+        if self.session is None:
+            raise FailedPreconditionError("these LearnedScales have no session: set `session` to one of a rank")
         given = {layer: module.take(weight) for layer, module in self._modules.items()}
         result = self.session.step({layer: data for layer, data in given.items() if data is not None}, timeout=timeout)
         for layer, learned in result.layers.items():

@@ -36,8 +36,8 @@ _TYPES = {
 class FleetObserver(UniformQuantizationObserverBase):
     """Counts what it sees for a session, and answers `convert` with what the session makes of all workers' values.
 
-    For a QConfig, by `qconfig` or `FleetObserver.with_args(...)`. `attach` gives it its layer and session once the model
-    is prepared; before that it raises. Copies share the session. Its state_dict has no statistics, which are the
+    For a QConfig, by `qconfig` or `FleetObserver.with_args(...)`. `attach` gives it its layer and session once the
+    model is prepared; before that it raises. Copies share the session. Its state_dict has no statistics, which are the
     session's; it cannot be pickled once attached, nor scripted.
     """
 
@@ -73,7 +73,7 @@ class FleetObserver(UniformQuantizationObserverBase):
         if qscheme not in _SCHEMES or dtype not in _TYPES:
             raise InvalidArgumentError(f"calibd has no quantization parameters of {dtype} and {qscheme}")
         if dtype is torch.quint4x2 and qscheme in _SYMMETRIC:
-            raise InvalidArgumentError("quint4x2 is affine: PyTorch's symmetric zero point for it is outside the middle")
+            raise InvalidArgumentError("quint4x2 must be affine: PyTorch's symmetric zero point for it is 0")
         self.method = method if isinstance(method, Method) else Method(method)
         self.ch_axis = ch_axis
         self.layer = layer
@@ -121,9 +121,9 @@ class FleetObserver(UniformQuantizationObserverBase):
 
     def _not_attached(self) -> FailedPreconditionError:
         return FailedPreconditionError(
-            "this observer has no session: call calibd.torch.attach(model, session) after prepare, and before the model "
-            "runs or is converted (weights of embeddings and recurrent cells are not attached: give their modules "
-            "PyTorch's own weight observers)"
+            "this observer has no session: call calibd.torch.attach(model, session) after prepare, and before the "
+            "model runs or is converted (weights of recurrent modules are not attached: give them PyTorch's own weight "
+            "observers)"
         )
 
 

@@ -1,8 +1,8 @@
 """Counts of 16-bit patterns as statistics.
 
-A float16 or bfloat16 tensor is known, but for its order, by how often it holds each of the 65,536 patterns. Of a float32
-tensor the patterns are the upper halves of its elements, and beside them stand its extremes and whether any lower half
-had a bit set.
+A float16 or bfloat16 tensor is known, but for its order, by how often it holds each of the 65,536 patterns. Of a
+float32 tensor the patterns are the upper halves of its elements, and beside them stand its extremes and whether any
+lower half had a bit set.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _by_page(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _touched_pages(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Of counts[..., 65536]: pages that any of the channels has counts in, rising."""
-    most = np.maximum.reduce(_by_page(counts), axis=-1)
+    most = _by_page(counts).max(axis=-1)
     return np.flatnonzero(most.any(axis=0) if most.ndim > 1 else most)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import torch
 from torch import nn
 
 from calibd.config import Rule
 from calibd.observer import Observer
+from calibd.session import Session
 from calibd.torch import modules
 from calibd.torch.collector import Collector
 from calibd.torch.distributed import is_first_rank
@@ -36,7 +37,7 @@ def rules(model: Optional[nn.Module] = None) -> List[Rule]:
 
 def watch(
     model: nn.Module,
-    session: Any,
+    session: Session,
     *,
     include: Union[None, str, Sequence[str]] = None,
     exclude: Union[None, str, Sequence[str]] = None,
@@ -52,10 +53,9 @@ def watch(
     Layers are called by module path: `layer1.0.conv1` is its output, `layer1.0.conv1.input` what it takes,
     `layer1.0.conv1.weight` its parameter; the model itself is `output` and `input`. Tensors in tuples and dictionaries
     are called by index or key: `lstm.0`. Wrappers such as DistributedDataParallel are no part of the path. Each call of
-    a module counts; one that stands at several places has the first place's name. How a layer is observed, or that it is
-    not, the session's rules say (`rules()` has good ones).
+    a module counts; one that stands at several places has the first place's name. How a layer is observed, or that it
+    is not, the session's rules say (`rules()` has good ones).
 
-    session: a calibd.Session.
     include, include_types: globs over module paths, and types or globs over their names. With either, the modules that
         match one of them; without, those that have no modules inside.
     exclude, exclude_types: leaves out modules that match. exclude may also name single layers: `*.weight`, `lstm.1`.
@@ -103,8 +103,8 @@ class Watcher:
         self._exclude = exclude
         self._batches = batches
         self._batches_seen = 0
-        self._layers: dict = {}
-        self._excluded: dict = {}
+        self._layers: Dict[str, bool] = {}
+        self._excluded: Dict[str, bool] = {}
         self._handles: List[Any] = []
         self._progress = Progress(batches, progress)
         if weights and is_first_rank():
@@ -191,7 +191,7 @@ class Watcher:
     def _is_excluded(self, layer: str) -> bool:
         if layer not in self._excluded:
             self._excluded[layer] = modules.matches_any(layer, self._exclude)
-        return bool(self._excluded[layer])
+        return self._excluded[layer]
 
 
 def _listed(value: Any) -> Optional[List[Any]]:
