@@ -64,7 +64,12 @@ stage_python() {
   build/python-lint/bin/ruff check --quiet --no-cache --config "$config" "${code[@]}"
   MYPYPATH=build/python build/python-lint/bin/mypy --config-file "$config" --cache-dir build/mypy
   python_venv build/python-venv tests/python/requirements.txt --system-site-packages
-  PYTHONPATH=build/python build/python-venv/bin/python -m pytest -p no:cacheprovider tests/python 2>&1 | tee build/pytest.log
+  local readers=tests/python/exports/requirements.txt
+  if ! cmp -s "$readers" build/python-venv/readers.txt; then
+    build/python-venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r "$readers"
+    cp "$readers" build/python-venv/readers.txt
+  fi
+  CALIBD_ALL_READERS=1 PYTHONPATH=build/python build/python-venv/bin/python -m pytest -p no:cacheprovider tests/python 2>&1 | tee build/pytest.log
   bash tests/install/python_package.sh build
 }
 

@@ -52,7 +52,12 @@ LINEAR = {"fc.weight": np.eye(4, dtype=np.float32), "fc.bias": np.ones(4, np.flo
 def traced() -> Any:
     return make_model(
         node("MatMul", ["x", "onnx::MatMul_9"], "/block/block.0/fc/MatMul_output_0", "/block/block.0/fc/MatMul"),
-        node("Add", ["/block/block.0/fc/MatMul_output_0", "fc.bias"], "/block/block.0/fc/Add_output_0", "/block/block.0/fc/Add"),
+        node(
+            "Add",
+            ["/block/block.0/fc/MatMul_output_0", "fc.bias"],
+            "/block/block.0/fc/Add_output_0",
+            "/block/block.0/fc/Add",
+        ),
         node("Relu", ["/block/block.0/fc/Add_output_0"], "/relu/Relu_output_0", "/relu/Relu"),
         node("Neg", ["/relu/Relu_output_0"], "/Neg_output_0", "/Neg"),
         node("Relu", ["/Neg_output_0"], "y", "/relu_1/Relu"),
@@ -127,6 +132,9 @@ def test_names_of_what_torch_exports(tmp_path: pathlib.Path) -> None:
         np.testing.assert_allclose(observed[tensor], outputs[module], rtol=1e-4, atol=1e-5, err_msg=module)
 
 
+LINEAR_WEIGHT = np.arange(8, dtype=np.float32).reshape(4, 2)
+
+
 def branched() -> Any:
     """x -> MatMul by w.weight -> h; shape of x; y = h + constant."""
     return make_model(
@@ -134,7 +142,7 @@ def branched() -> Any:
         node("Shape", ["x"], "shape"),
         helper.make_node("Constant", [], ["two"], value=numpy_helper.from_array(np.float32([2]))),
         node("Add", ["h", "two"], "y"),
-        constants={"w.weight": np.arange(8, dtype=np.float32).reshape(4, 2)},
+        constants={"w.weight": LINEAR_WEIGHT},
     )
 
 
@@ -163,11 +171,16 @@ def test_include_and_exclude_choose_tensors() -> None:
 def test_weights_in_files_beside_the_model_are_found(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(
-        branched(), str(path), save_as_external_data=True, location="model.data", size_threshold=0, convert_attribute=False
+        branched(),
+        str(path),
+        save_as_external_data=True,
+        location="model.data",
+        size_threshold=0,
+        convert_attribute=False,
     )
     assert (tmp_path / "model.data").stat().st_size >= 32
     assert [name for name, _ in weights(path)] == ["w.weight"]
-    np.testing.assert_array_equal(dict(weights(path))["w.weight"], np.arange(8).reshape(4, 2))
+    np.testing.assert_array_equal(dict(weights(path))["w.weight"], LINEAR_WEIGHT)
     observed = dict(next(tensors(path, [np.float32([[1, 0, 0, 0]])])))
     np.testing.assert_array_equal(observed["h"], [[0, 1]])
 
@@ -177,6 +190,43 @@ def test_batches_must_fit_the_model() -> None:
     with pytest.raises(InvalidArgumentError, match="x, z"):
         observe(two_inputs, Recorder(), [np.ones((1, 4), np.float32)])  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="other"):
-        observe(two_inputs, Recorder(), [{"x": np.ones((1, 4), np.float32), "other": np.ones(1)}])  # type: ignore[arg-type]
+        observe(two_inputs, Recorder(), [{"x": np.ones((1, 4)), "other": np.ones(1)}])  # type: ignore[arg-type]
     both = {"x": np.ones((1, 4), np.float32), "z": np.ones((1, 4), np.float32)}
     assert observe(two_inputs, Recorder(), [both]) == ["x", "z", "y"]  # type: ignore[arg-type]
+
+
+def test_a_session_of_a_model_s_tensors_is_exported_without_names(client: Any, tmp_path: pathlib.Path) -> None:
+    batches = [np.random.default_rng(seed).normal(size=(32, 4)).astype(np.float32) for seed in range(3)]
+    session = client.create_session("by-tensor")
+    layers = observe(branched(), session, batches)
+    session.flush()
+    summary = session.export("onnx-qdq", tmp_path / "quantized.onnx", model=branched())
+    assert sorted(summary.layers) == sorted(layers)
+    found = dict(next(tensors(tmp_path / "quantized.onnx", batches[:1])))["y"]
+    # Each tensor is off by half a step at most, of 255 in its range and of 254 in a weight's.
+    half = {name: (max(a.max(), 0) - min(a.min(), 0)) / 255 / 2 for name, a in all_values(batches).items()}
+    weight = np.abs(LINEAR_WEIGHT)
+    of_product = (
+        half["x"] * weight.sum(axis=0) + weight.max() / 254 * (np.abs(batches[0]) + half["x"]).sum(axis=1).max()
+    )
+    error = np.abs(found - (batches[0] @ LINEAR_WEIGHT + 2))
+    assert 0 < error.max() <= (of_product + half["h"] + half["y"]).max() * 1.001  # float32 adds a little
+
+
+def all_values(batches: List[np.ndarray]) -> Dict[str, np.ndarray]:
+    """What the session has seen of each tensor of `branched`."""
+    observed = [dict(batch) for batch in tensors(branched(), batches)]
+    return {name: np.concatenate([batch[name] for batch in observed]) for name in observed[0]}
+
+
+def test_layers_of_modules_are_exported_by_their_names(client: Any, tmp_path: pathlib.Path) -> None:
+    session = client.create_session("by-module")
+    for layer in ("block.0.fc", "relu", "relu_1"):
+        session.observe(layer, np.linspace(-1, 2, 100, dtype=np.float32))
+    session.flush()
+    names = tensor_names(traced(), ["block.0.fc", "relu", "relu_1"])
+    summary = session.export("onnx-qdq", tmp_path / "quantized.onnx", model=traced(), names=names)
+    assert sorted(summary.layers) == ["block.0.fc", "relu", "relu_1"]
+    nodes = onnx.load(str(tmp_path / "quantized.onnx")).graph.node
+    quantized = {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    assert quantized == {"/block/block.0/fc/Add_output_0", "/relu/Relu_output_0", "y_QuantizeLinear_Input"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
-from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import onnx
@@ -38,15 +38,15 @@ def tensor_names(model: Model, layers: Optional[Iterable[str]] = None) -> Dict[s
     model: what torch.onnx.export made of a PyTorch model (1.13 or newer, by tracing or with dynamo=True).
     layers: the modules wanted, such as the layers of a session; None: all that can be told.
 
-    Returns module path -> tensor: `layer1.0.conv1` -> `/layer1/layer1.0/conv1/Conv_output_0`. An output of the model has
-    the name that it was exported with. The second call of a module `relu` is `relu_1`, as the tracing exporter writes
-    it. Parameters keep their names in ONNX and are not in the result, and asked for they are left out, if the model
-    has them. Left out too are modules
+    Returns module path -> tensor: `layer1.0.conv1` -> `/layer1/layer1.0/conv1/Conv_output_0`. An output of the model
+    has the name that it was exported with. The second call of a module `relu` is `relu_1`, as the tracing exporter
+    writes it. Parameters that have their own names in ONNX are never in the result. Nor are modules
     - without an operator of their own, such as Identity and, in evaluation, Dropout;
     - with more than one output, or whose output is no operator's, such as a constant;
     - convolutions into which the exporter folded a batch normalization: their output in ONNX is the normalization's.
 
-    Raises InvalidArgumentError: a layer that was asked for is not among them; the message lists all such.
+    Raises InvalidArgumentError: a layer that was asked for is neither in the result nor such a parameter; the message
+    lists all of them.
     """
     graph = _load(model).graph
     found = _module_outputs(graph)
@@ -108,13 +108,12 @@ def weights(model: Model) -> Iterator[Tuple[str, np.ndarray]]:
     """Name and values of the float initializers that Conv, ConvTranspose, Gemm or MatMul read, each once, in the
     order of their first reader."""
     loaded = _load(model)
-    folder = os.path.dirname(os.path.abspath(model)) if isinstance(model, (str, os.PathLike)) else ""
     initializers = {tensor.name: tensor for tensor in loaded.graph.initializer}
     for node in loaded.graph.node:
         for position in _WEIGHTS.get(node.op_type, ()):
             tensor = initializers.pop(node.input[position], None)
             if tensor is not None and tensor.data_type in _FLOATS:
-                yield tensor.name, numpy_helper.to_array(tensor, folder)
+                yield tensor.name, numpy_helper.to_array(tensor, _folder(model))
 
 
 def tensors(
@@ -123,7 +122,7 @@ def tensors(
     """For each batch, name and values of the model's float inputs, intermediates and outputs, as `observe` has them."""
     loaded = _load(model)
     inputs = _inputs(loaded.graph)
-    runner = _runner(model, loaded, providers)
+    runner, _borrowed = _runner(model, loaded, providers)
     wanted = [output.name for output in runner.get_outputs() if output.type in ("tensor(float)", "tensor(float16)")]
     for batch in batches:
         feed = _feed(batch, inputs)
@@ -147,6 +146,11 @@ def _load(model: Model) -> onnx.ModelProto:
     return model if isinstance(model, onnx.ModelProto) else onnx.load(os.fspath(model), load_external_data=False)
 
 
+def _folder(model: Model) -> str:
+    """Where the files beside a model are; empty: it has none."""
+    return "" if isinstance(model, onnx.ModelProto) else os.path.dirname(os.path.abspath(model))
+
+
 def _inputs(graph: onnx.GraphProto) -> List[str]:
     constants = {tensor.name for tensor in graph.initializer}
     return [value.name for value in graph.input if value.name not in constants]
@@ -162,8 +166,9 @@ def _feed(batch: Batch, inputs: List[str]) -> Dict[str, np.ndarray]:
     return {name: np.asarray(array) for name, array in batch.items()}
 
 
-def _runner(model: Model, loaded: onnx.ModelProto, providers: Sequence[str]) -> onnxruntime.InferenceSession:
-    """The model with every tensor as an output, of whatever type ONNX Runtime finds that it has."""
+def _runner(model: Model, loaded: onnx.ModelProto, providers: Sequence[str]) -> Tuple[Any, List[np.ndarray]]:
+    """The model with every tensor as an output, of whatever type ONNX Runtime finds that it has; and the weights that
+    it borrows, to be kept as long."""
     extended = onnx.ModelProto()
     extended.CopyFrom(loaded)
     outputs = {value.name for value in loaded.graph.output}
@@ -172,11 +177,14 @@ def _runner(model: Model, loaded: onnx.ModelProto, providers: Sequence[str]) -> 
             extended.graph.output.extend(onnx.ValueInfoProto(name=n) for n in node.output if n and n not in outputs)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of outputs without a type
-    if isinstance(model, (str, os.PathLike)):
-        # Where a model made of bytes finds the weights that lie in files beside it.
-        folder = os.path.dirname(os.path.abspath(model))
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    return onnxruntime.InferenceSession(extended.SerializeToString(), options, providers=list(providers))
+    # A model made of bytes does not know where files beside it are.
+    external = [tensor for tensor in loaded.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    values = [numpy_helper.to_array(tensor, _folder(model)) for tensor in external]
+    options.add_external_initializers(
+        [tensor.name for tensor in external], [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in values]
+    )
+    session = onnxruntime.InferenceSession(extended.SerializeToString(), options, providers=list(providers))
+    return session, values
 
 
 def _module_outputs(graph: onnx.GraphProto) -> Dict[str, str]:

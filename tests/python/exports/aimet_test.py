@@ -25,7 +25,9 @@ def _object(**properties: Any) -> Dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if not name.startswith("y_zero") and name not in ("axis", "excluded_layers")],
+        "required": [
+            name for name in properties if not name.startswith("y_zero") and name not in ("axis", "excluded_layers")
+        ],
         "additionalProperties": False,
     }
 
@@ -124,7 +126,9 @@ def _read_aligned_with_onnx(entry: Dict[str, Any]) -> Encoding:
     signed = not entry["output_dtype"].startswith("u")
     bits = int(entry["output_dtype"].lstrip("uint"))
     assert ("axis" in entry) == isinstance(entry["y_scale"], list)
-    return Encoding(bits, [np.float32(s) for s in scale], [-z - ((1 << (bits - 1)) if signed else 0) for z in zero_points])
+    return Encoding(
+        bits, [np.float32(s) for s in scale], [-z - ((1 << (bits - 1)) if signed else 0) for z in zero_points]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +150,9 @@ def test_the_file_has_the_shape_of_its_version(
     reader("jsonschema").validate(json.loads((tmp_path / "encodings").read_text()), _schema(version))
 
 
-@pytest.mark.parametrize("options", [(), ACTIVATIONS, ("--dtype", "int16", "--symmetric"), ("--dtype", "int4", "--affine")])
+@pytest.mark.parametrize(
+    "options", [(), ACTIVATIONS, ("--dtype", "int16", "--symmetric"), ("--dtype", "int4", "--affine")]
+)
 def test_all_versions_say_what_qparams_say(
     exporter: Calibctl, session: str, tmp_path: pathlib.Path, options: Any
 ) -> None:

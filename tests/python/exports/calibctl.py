@@ -54,7 +54,9 @@ class Calibctl:
 
     def qparams(self, session: str, *options: str) -> Dict[str, Any]:
         """What `qparams --json` has of each layer."""
-        return {layer["layer"]: layer for layer in json.loads(self.run("--json", "qparams", session, *options))["layers"]}
+        return {
+            layer["layer"]: layer for layer in json.loads(self.run("--json", "qparams", session, *options))["layers"]
+        }
 
     def export(self, session: str, export_format: str, path: pathlib.Path, *options: str) -> Any:
         """Writes the file; returns the summary."""

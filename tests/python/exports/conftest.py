@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
-import re
-import subprocess
 from typing import Any, Callable, Iterator
 
 import numpy as np
 import pytest
 from calibctl import PER_CHANNEL_WEIGHTS, Calibctl
+from calibd_server import Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-PROGRAMS = pathlib.Path(os.environ.get("CALIBD_PROGRAMS", ROOT / "build/bin"))
 GOLDEN = ROOT / "tests/golden/digits_cnn"
 
 
@@ -26,26 +24,22 @@ def reader() -> Callable[[str], Any]:
     def load(name: str) -> Any:
         if os.environ.get("CALIBD_ALL_READERS"):
             return importlib.import_module(name)
-        return pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            pytest.skip(f"{name} can't be imported: {error}")
 
     return load
 
 
 @pytest.fixture(scope="session")
-def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calibctl]:
+def exporter(programs: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calibctl]:
     """calibctl of a server that the whole folder uses; each test has sessions of its own."""
-    folder = tmp_path_factory.mktemp("exports")
-    command = [PROGRAMS / "calibd", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--store", "memory"]
-    with open(folder / "calibd.log", "wb") as log:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    server = Server(programs)
     try:
-        assert server.stdout is not None
-        ready = re.search(r"grpc=(\S+)", server.stdout.readline())
-        assert ready, (folder / "calibd.log").read_text()
-        yield Calibctl(PROGRAMS / "calibctl", ready[1], folder)
+        yield Calibctl(programs / "calibctl", server.address, tmp_path_factory.mktemp("exports"))
     finally:
-        server.terminate()
-        server.wait(timeout=30)
+        server.kill()
 
 
 @pytest.fixture(scope="session")

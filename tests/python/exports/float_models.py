@@ -60,9 +60,13 @@ class _Graph:
 def convolutional(opset: int = 13) -> FloatModel:
     """Convolutions, the second with a residual connection, pooling, and two linear layers."""
     g = _Graph(11)
-    g.node("Conv", ["input", g.weight("conv1.weight", (16, 3, 3, 3), 27, 0), g.bias("conv1.bias", 16)], "conv1", pads=[1] * 4)
+    padded = {"pads": [1, 1, 1, 1]}
+    g.node(
+        "Conv", ["input", g.weight("conv1.weight", (16, 3, 3, 3), 27, 0), g.bias("conv1.bias", 16)], "conv1", **padded
+    )
     g.node("Relu", ["conv1"], "relu1")
-    g.node("Conv", ["relu1", g.weight("conv2.weight", (16, 16, 3, 3), 144, 0), g.bias("conv2.bias", 16)], "conv2", pads=[1] * 4)
+    weight = g.weight("conv2.weight", (16, 16, 3, 3), 144, 0)
+    g.node("Conv", ["relu1", weight, g.bias("conv2.bias", 16)], "conv2", **padded)
     g.node("Add", ["conv2", "relu1"], "residual")
     g.node("Relu", ["residual"], "relu2")
     g.node("MaxPool", ["relu2"], "pool", kernel_shape=[2, 2], strides=[2, 2])

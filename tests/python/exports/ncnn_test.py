@@ -97,7 +97,9 @@ def test_ncnn_runs_with_the_table(
     # Of a convolution with int8_scale_term: weights, bias, multipliers of the weights, multiplier of the input.
     model = struct.pack("<I", NCNN_INT8) + codes.tobytes() + bias.tobytes() + multipliers.tobytes()
     quantized = _run(ncnn, tmp_path, weight.shape, model + table.inputs["conv1"].tobytes(), batch, " 8=2")
-    exact = _run(ncnn, tmp_path, weight.shape, struct.pack("<I", NCNN_FLOAT32) + weight.tobytes() + bias.tobytes(), batch)
+    exact = _run(
+        ncnn, tmp_path, weight.shape, struct.pack("<I", NCNN_FLOAT32) + weight.tobytes() + bias.tobytes(), batch
+    )
 
     rounded_input = np.rint(batch * table.inputs["conv1"]) / table.inputs["conv1"]
     rounded_weight = codes / multipliers[:, None, None, None]
@@ -110,9 +112,7 @@ def test_ncnn_runs_with_the_table(
 
 
 @pytest.mark.parametrize("name", ["a b", "a_param_0", "x" * (LONGEST_KEY + 1)])
-def test_a_name_that_the_reader_would_misread_is_refused(
-    exporter: Calibctl, tmp_path: pathlib.Path, name: str
-) -> None:
+def test_a_name_that_the_reader_would_misread_is_refused(exporter: Calibctl, tmp_path: pathlib.Path, name: str) -> None:
     session = f"ncnn-{len(name)}"
     exporter.create(session, PER_CHANNEL_WEIGHTS)
     values = np.linspace(-1, 2, 18, dtype=np.float32).reshape(2, 9)

@@ -37,6 +37,7 @@ class Calibrated:
     layers: Tuple[str, ...]
     per_channel: bool  # the weights
     output: np.ndarray  # of the float model for model.test
+    rounding: NodeByNode  # the float model again
 
 
 def calibrate(exporter: Calibctl, session: str, model: FloatModel, rules: Any = PER_CHANNEL_WEIGHTS) -> Calibrated:
@@ -46,7 +47,8 @@ def calibrate(exporter: Calibctl, session: str, model: FloatModel, rules: Any = 
         for name, array in batch:
             seen.setdefault(name, []).append(array)
     exporter.push(session, {name: arrays[0] if len(arrays) == 1 else np.stack(arrays) for name, arrays in seen.items()})
-    return Calibrated(model, session, tuple(seen), bool(rules), run_onnxruntime(model.proto, model.test))
+    output = run_onnxruntime(model.proto, model.test)
+    return Calibrated(model, session, tuple(seen), bool(rules), output, NodeByNode(model.proto))
 
 
 @pytest.fixture(scope="module", params=["convolutional", "transformer", "torch"])
@@ -137,9 +139,8 @@ def sqnr_db(output: np.ndarray, reference: np.ndarray) -> float:
 
 def predicted_noise(calibrated: Calibrated, rounded: Dict[str, Quantization]) -> float:
     """Of the output, if what each tensor's rounding alone does to it adds up as independent noise does."""
-    float_run = NodeByNode(calibrated.model.proto)
     return sum(
-        noise(float_run.run(calibrated.model.test, {name: quantization}), calibrated.output)
+        noise(calibrated.rounding.run(calibrated.model.test, {name: quantization}), calibrated.output)
         for name, quantization in rounded.items()
     )
 
@@ -170,7 +171,9 @@ def test_weights_are_stored_as_the_nearest_codes(exporter: Calibctl, calibrated:
 
 
 @pytest.mark.parametrize("options", [INT8, UINT8, ("--float-weights",), ("--activations-only",)])
-def test_checkers_of_onnx_accept_it(exporter: Calibctl, calibrated: Calibrated, options: Any, tmp_path: pathlib.Path) -> None:
+def test_checkers_of_onnx_accept_it(
+    exporter: Calibctl, calibrated: Calibrated, options: Any, tmp_path: pathlib.Path
+) -> None:
     model, _ = export(exporter, calibrated, *options)
     onnx.checker.check_model(model, full_check=True)
     assert [value.name for value in model.graph.input] == ["input"]
@@ -180,7 +183,9 @@ def test_checkers_of_onnx_accept_it(exporter: Calibctl, calibrated: Calibrated, 
 def test_the_oldest_checker_accepts_it(exporter: Calibctl, calibrated: Calibrated, tmp_path: pathlib.Path) -> None:
     """Debian's, whatever this interpreter has."""
     python = "/usr/bin/python3"
-    script = "import onnx, sys; onnx.checker.check_model(onnx.load(sys.argv[1]), full_check=True); print(onnx.__version__)"
+    script = (
+        "import onnx, sys; onnx.checker.check_model(onnx.load(sys.argv[1]), full_check=True); print(onnx.__version__)"
+    )
     if subprocess.run([python, "-c", "import onnx"], capture_output=True, timeout=60, check=False).returncode != 0:
         pytest.skip("Debian's python3-onnx is not installed")
     model, _ = export(exporter, calibrated, *INT8)
@@ -190,18 +195,18 @@ def test_the_oldest_checker_accepts_it(exporter: Calibctl, calibrated: Calibrate
 
 @pytest.mark.parametrize("options", [INT8, UINT8])
 def test_it_computes_what_rounding_by_hand_does(exporter: Calibctl, calibrated: Calibrated, options: Any) -> None:
-    """Without fusions ONNX Runtime runs the nodes as they stand. Where a value lies between two codes either is right, and
-    the tensors behind it carry that on; so the two may differ a little, but by far less than from the float model."""
+    """Without fusions ONNX Runtime runs the nodes as they stand. Where a value lies between two codes either is right,
+    and the tensors behind it carry that on; so the two may differ, but by far less than from the float model."""
     model, _ = export(exporter, calibrated, *options)
     rounded = expected_quantizations(exporter, calibrated, *options)
-    by_hand = NodeByNode(calibrated.model.proto).run(calibrated.model.test, rounded)
+    by_hand = calibrated.rounding.run(calibrated.model.test, rounded)
     output = run_onnxruntime(model, calibrated.model.test, optimized=False)
     assert noise(output, by_hand) <= noise(output, calibrated.output) / 100
 
 
 @pytest.mark.parametrize("options", [INT8, UINT8])
 def test_its_error_is_that_of_the_scales(exporter: Calibctl, calibrated: Calibrated, options: Any) -> None:
-    """Errors of many tensors add up as independent noise does, but for a factor of 2 (3 dB) where they do not cancel."""
+    """Errors of tensors add up as independent noise does, but for a factor of 2 (3 dB) where they do not cancel."""
     model, _ = export(exporter, calibrated, *options)
     predicted = predicted_noise(calibrated, expected_quantizations(exporter, calibrated, *options))
     for optimized in (False, True):
@@ -246,8 +251,8 @@ def test_more_codes_mean_less_error(exporter: Calibctl, opset21: Calibrated) -> 
 
 
 def test_scales_of_channels_mean_less_error(exporter: Calibctl) -> None:
-    """Channels of the weights differ in size by up to 64, so that the least have few codes of a common scale. With 16 bits
-    for activations nearly all of the error is that of the weights."""
+    """Channels of the weights differ in size by up to 64, so that the least have few codes of a common scale. With 16
+    bits for activations nearly all of the error is that of the weights."""
     if onnx.defs.onnx_opset_version() < 21:
         pytest.skip("this onnx is older than opset 21")
     model = float_models.convolutional(opset=21)

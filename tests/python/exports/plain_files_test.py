@@ -12,6 +12,7 @@ import pytest
 from calibctl import Calibctl
 from refusals import session_with
 
+EQUAL = ("method", "dtype", "zero_point", "qmin", "qmax", "count", "nan", "inf", "mse", "sqnr_db", "clipped")
 NAMES = ["plain", "with,comma", 'quo"te', "a b", "Größe", "x/y:0"]
 
 
@@ -29,7 +30,7 @@ def test_json_has_what_qparams_say(exporter: Calibctl, digits: str, tmp_path: pa
     for name, layer in layers.items():
         assert _float32(layer["scale"]) == _float32(expected[name]["scale"]), name
         assert _float32([layer["min"], layer["max"]]) == _float32([expected[name]["min"], expected[name]["max"]]), name
-        for key in ("method", "dtype", "zero_point", "qmin", "qmax", "count", "nan", "inf", "mse", "sqnr_db", "clipped"):
+        for key in EQUAL:
             assert layer[key] == expected[name][key], (name, key)
 
 

@@ -10,7 +10,9 @@ import pytest
 from calibctl import Calibctl, CalibctlError
 
 
-def assert_refused(exporter: Calibctl, session: str, export_format: str, folder: pathlib.Path, layer: str, *options: str) -> None:
+def assert_refused(
+    exporter: Calibctl, session: str, export_format: str, folder: pathlib.Path, layer: str, *options: str
+) -> None:
     """The export is an error that names the layer and leaves nothing behind; when asked to, it goes on without it."""
     folder.mkdir(exist_ok=True)
     with pytest.raises(CalibctlError) as refusal:

@@ -46,7 +46,11 @@ def read(reader: Callable[[str], Any], path: pathlib.Path) -> Any:
 
 
 def test_fp8_scales_are_the_greatest_magnitudes_by_448(
-    exporter: Calibctl, session: str, arrays: Dict[str, np.ndarray], tmp_path: pathlib.Path, reader: Callable[[str], Any]
+    exporter: Calibctl,
+    session: str,
+    arrays: Dict[str, np.ndarray],
+    tmp_path: pathlib.Path,
+    reader: Callable[[str], Any],
 ) -> None:
     summary = exporter.export(session, "safetensors", tmp_path / "scales")
     metadata, scales = read(reader, tmp_path / "scales")
@@ -78,7 +82,11 @@ def test_scales_and_zero_points_are_those_of_qparams(
 
 
 def test_symmetric_int8_scales_spread_the_range_over_255_steps(
-    exporter: Calibctl, session: str, arrays: Dict[str, np.ndarray], tmp_path: pathlib.Path, reader: Callable[[str], Any]
+    exporter: Calibctl,
+    session: str,
+    arrays: Dict[str, np.ndarray],
+    tmp_path: pathlib.Path,
+    reader: Callable[[str], Any],
 ) -> None:
     layer = f"{ATTENTION}.q_proj"
     exporter.export(session, "safetensors", tmp_path / "scales", layer, "--dtype", "int8", "--symmetric")
@@ -115,7 +123,14 @@ def test_the_container_has_no_holes_and_is_aligned(exporter: Calibctl, session: 
     [((), 8, "float", True), (("--dtype", "int8", "--symmetric", "--weight-dtype", "int8"), 8, "int", True)],
 )
 def test_compressed_tensors_takes_the_config(
-    exporter: Calibctl, session: str, tmp_path: pathlib.Path, reader: Callable[[str], Any], options: Any, num_bits: int, kind: str, symmetric: bool
+    exporter: Calibctl,
+    session: str,
+    tmp_path: pathlib.Path,
+    reader: Callable[[str], Any],
+    options: Any,
+    num_bits: int,
+    kind: str,
+    symmetric: bool,
 ) -> None:
     if importlib.util.find_spec("compressed_tensors") is None:
         reader("compressed_tensors")

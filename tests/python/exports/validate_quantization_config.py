@@ -1,7 +1,7 @@
 """Reads a `quantization_config` on standard input as compressed-tensors does and writes what it understood, as JSON.
 
-A program of its own: compressed-tensors names types and models that PyTorch 1.13 and this environment lack, though reading
-a config needs none of them. They get stand-ins, which no test should share.
+A program of its own: compressed-tensors names types that PyTorch 1.13 lacks, and transformers, though reading a config
+needs neither. They get stand-ins, which no test should share.
 """
 
 from __future__ import annotations
