@@ -12,13 +12,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MOST_LINES = 400
 MOST_COLUMNS = 120
 SUFFIXES = (".cc", ".h", ".py", ".proto", ".sh", ".cmake", ".txt", ".js", ".css", ".html")
+GENERATED = ("node_modules", "__pycache__", "_proto")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 
 def source_files(root):
     """Source files below root, without what builds and tools leave there."""
     for directory, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if not f.startswith((".", "build")) and f not in ("node_modules", "__pycache__")]
+        folders[:] = [f for f in folders if not f.startswith((".", "build")) and f not in GENERATED]
         for file in sorted(files):
             if file.endswith(SUFFIXES):
                 yield pathlib.Path(directory, file)
@@ -38,7 +39,7 @@ def problems_of(root, path):
         if lines[:2] != [f"#ifndef {guard}", f"#define {guard}"] or lines[-1] != f"#endif  // {guard}":
             yield f"{name}: its include guard is not {guard}, on the first two lines and the last"
     for number, line in enumerate(lines, 1):
-        if path.suffix in (".cc", ".h", ".proto") and len(line) > MOST_COLUMNS:
+        if path.suffix in (".cc", ".h", ".proto", ".py") and len(line) > MOST_COLUMNS:
             yield f"{name}:{number}: {len(line)} columns, more than {MOST_COLUMNS}"
     if path != pathlib.Path(__file__).resolve():
         for number, line in enumerate(lines, 1):

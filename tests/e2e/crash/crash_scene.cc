@@ -4,9 +4,12 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace calib::test {
 namespace {
@@ -21,14 +24,26 @@ client::ClientOptions CallsTo(const std::string& address) {
   return options;
 }
 
+// Python takes a second or so to start, and there is one process for each worker.
+int NumberOfWorkers(int otherwise) {
+  const char* const value = std::getenv("CALIB_CRASH_WORKERS");
+  int number = 0;
+  return value != nullptr && absl::SimpleAtoi(value, &number) ? std::min(number, otherwise) : otherwise;
+}
+
+CrashSceneOptions WithinEnvironment(CrashSceneOptions options) {
+  options.workers = NumberOfWorkers(options.workers);
+  return options;
+}
+
 }  // namespace
 
 CrashScene::CrashScene(const CrashSceneOptions& options)
-    : options_(options),
+    : options_(WithinEnvironment(options)),
       store_(options.store.empty() ? folder_.path() + "/store" : options.store),
       proxy_(kNoPort),
       client_(std::make_unique<client::Client>(CallsTo(proxy_.address()))),
-      workers_(static_cast<size_t>(options.workers)) {}
+      workers_(static_cast<size_t>(options_.workers)) {}
 
 std::vector<std::string> CrashScene::ServerCommand(const std::vector<std::string>& options) const {
   std::vector<std::string> command = {CALIB_BIN_DIR "/calibd_kill_points", "--listen", "127.0.0.1:0", "--store",
@@ -100,21 +115,19 @@ absl::StatusOr<ServerState> CrashScene::ReadServer() {
 std::string CrashScene::LogPath(int worker) const { return absl::StrCat(folder_.path(), "/", WorkerId(worker)); }
 
 std::vector<std::string> CrashScene::WorkerCommand(int worker, const std::string& log) const {
-  return {CALIB_BIN_DIR "/crash_worker",
-          "--server",
-          proxy_.address(),
-          "--session",
-          kSession,
-          "--log",
-          log,
-          "--worker",
-          absl::StrCat(worker),
-          "--seed",
-          absl::StrCat(options_.seed),
-          "--steps",
-          absl::StrCat(options_.steps),
-          "--flush-every",
-          absl::StrCat(options_.flush_every)};
+  const char* const program = std::getenv("CALIB_CRASH_WORKER");
+  std::vector<std::string> command = program == nullptr
+                                         ? std::vector<std::string>{CALIB_BIN_DIR "/crash_worker"}
+                                         : std::vector<std::string>(absl::StrSplit(program, ' ', absl::SkipEmpty()));
+  for (const auto& [option, value] :
+       {std::pair("--server", proxy_.address()), std::pair("--session", std::string(kSession)), std::pair("--log", log),
+        std::pair("--worker", absl::StrCat(worker)), std::pair("--seed", absl::StrCat(options_.seed)),
+        std::pair("--steps", absl::StrCat(options_.steps)),
+        std::pair("--flush-every", absl::StrCat(options_.flush_every))}) {
+    command.push_back(option);
+    command.push_back(value);
+  }
+  return command;
 }
 
 void CrashScene::StartWorker(int worker) {

@@ -18,6 +18,8 @@
 
 namespace calib::test {
 
+// The environment variable CALIB_CRASH_WORKER is the command of another worker than crash_worker, of words without
+// spaces, that takes its options; CALIB_CRASH_WORKERS the most workers of a scene, at least 4.
 struct CrashSceneOptions {
   uint64_t seed = 1;
   int workers = 8;

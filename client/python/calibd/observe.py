@@ -1,0 +1,296 @@
+"""Arrays to statistics, on the calling thread, in blocks that stay in the cache."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from calibd.errors import InvalidArgumentError
+from calibd.histogram import MAX_MANTISSA_BITS, PAGES, Bfloat16Histogram, check_mantissa_bits
+from calibd.observer import Observer
+from calibd.statistics import TensorStatistics, from_ordered
+
+#: The element types that can be observed, by the names that `dtype` takes.
+DTYPES = ("float32", "float16", "bfloat16")
+
+_Words = npt.NDArray[Any]  # the elements' bits: uint32 of float32, uint16 of bfloat16
+_Counts = npt.NDArray[np.int64]
+
+_KEYS = PAGES << MAX_MANTISSA_BITS
+# Elements that are counted at once: their keys, as int64, and the counters share the cache.
+_BLOCK = 1 << 17
+# A channel of this many elements is counted into all 65,536 counters; shorter ones share a table of the touched pages.
+_LONG_RUN = 1 << 14
+# Counters of such a table.
+_TABLE = 1 << 17
+# With more counters than this for each element sorting the keys takes less time than going over the table.
+_SPARSE = 64
+# Elements of channels that lie apart are brought together up to this many at a time.
+_GATHERED = 1 << 20
+# The upper half of a float32 word, among its uint16 halves.
+_UPPER = 1 if sys.byteorder == "little" else 0
+
+
+class _Format(NamedTuple):
+    infinity: int  # bits of +infinity
+    sign: int  # bit of the sign
+    shift: int  # to the bits of the same float32
+
+
+_FLOAT32 = _Format(infinity=0x7F800000, sign=0x80000000, shift=0)
+_BFLOAT16 = _Format(infinity=0x7F80, sign=0x8000, shift=16)
+
+
+class _Run(NamedTuple):
+    """What was seen of one channel's elements."""
+
+    finite: int
+    nan: int
+    positive_infinity: int
+    negative_infinity: int
+    least: int  # as ordered_bits; 0 without finite values
+    greatest: int
+    bits: int  # OR of the float32 bits of all finite values
+
+
+_NOTHING = _Run(0, 0, 0, 0, 0, 0, 0)
+
+
+class _Scratch(threading.local):
+    def __init__(self) -> None:
+        self.keys = np.empty(_BLOCK, np.int64)
+
+
+_scratch = _Scratch()
+
+
+def observe(
+    array: npt.ArrayLike, observer: Observer, mantissa_bits: int = MAX_MANTISSA_BITS, dtype: Optional[str] = None
+) -> TensorStatistics:
+    """Counts the elements of an array as `observer` collects them: over its channel axis, or as one channel.
+
+    array: float32, float16, ml_dtypes.bfloat16, or uint16 with dtype="bfloat16"; any shape, strides and byte order.
+    observer: of kind "histogram" and "learned" it gives a histogram, else ranges alone.
+    mantissa_bits: those of the session.
+
+    The result depends only on the multiset of (channel, value). Raises InvalidArgumentError for another element type
+    (float64 and integers are for the caller to round) and when the array has no such axis. Thread-safe.
+    """
+    check_mantissa_bits(mantissa_bits)
+    words, kind = _words_of(np.asarray(array), dtype)
+    counting = observer.collects_histogram
+    axis = observer.channel_axis
+    if axis is None:
+        channels = words[np.newaxis]
+    elif -words.ndim <= axis < words.ndim:
+        channels = np.moveaxis(words, axis, 0)
+    else:
+        raise InvalidArgumentError(
+            f"{kind} array of shape {list(words.shape)}: the layer is observed per channel along axis {axis}, "
+            "which this shape does not have"
+        )
+    if channels.size == 0:
+        return TensorStatistics(len(channels), mantissa_bits if counting else None)
+    elements = channels.size // len(channels)
+    bits = mantissa_bits if counting else None
+    at_once = max(_GATHERED // elements, 1)
+    parts: List[TensorStatistics] = []
+    for first in range(0, len(channels), at_once):
+        group = channels[first : first + at_once]
+        if elements >= _LONG_RUN:
+            if axis is not None and elements <= _GATHERED:
+                group = np.ascontiguousarray(group)
+            parts.extend(_observe_long(channel, kind, bits) for channel in group)
+        else:
+            parts.append(_observe_short(_to_words(group.reshape(len(group), -1), kind), kind, bits))
+    return TensorStatistics.concatenate(parts)
+
+
+def little_endian(array: npt.NDArray[Any], dtype: Optional[str] = None) -> Tuple[bytes, str]:
+    """The elements' bytes, row-major, as messages have them, and which of DTYPES they are. Raises as observe."""
+    words, kind = _words_of(array, dtype)
+    return words.astype(words.dtype.newbyteorder("<")).tobytes(), kind
+
+
+def _words_of(array: npt.NDArray[Any], dtype: Optional[str]) -> Tuple[_Words, str]:
+    """The bits of the elements, as unsigned integers in the array's byte order, and which of DTYPES they are."""
+    kind = array.dtype.name
+    if dtype is not None and dtype != kind:
+        if dtype != "bfloat16" or kind != "uint16":
+            raise InvalidArgumentError(
+                f'an array of {kind} cannot be observed as {dtype}; only uint16 can, as dtype="bfloat16"'
+            )
+        kind = dtype
+    if kind not in DTYPES:
+        raise InvalidArgumentError(
+            f"an array of {kind} cannot be observed: round it to {', '.join(DTYPES[:-1])} or {DTYPES[-1]} first"
+        )
+    # The byte order of ml_dtypes.bfloat16, which is always the machine's, is not said in a way that newbyteorder knows.
+    order = "=" if array.dtype.kind == "V" else array.dtype.byteorder
+    return array.view(np.dtype(f"u{array.dtype.itemsize}").newbyteorder(order)), kind
+
+
+def _to_words(words: _Words, kind: str) -> _Words:
+    """Contiguous, of this machine's byte order, float16 as float32."""
+    native = np.ascontiguousarray(words, words.dtype.newbyteorder("="))
+    return _float16_table()[native] if kind == "float16" else native
+
+
+_float16_words: List[npt.NDArray[np.uint32]] = []
+
+
+def _float16_table() -> npt.NDArray[np.uint32]:
+    """Of each float16 the bits of the same float32."""
+    if not _float16_words:
+        halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+        with np.errstate(invalid="ignore"):
+            _float16_words.append(halves.astype(np.float32).view(np.uint32))
+    return _float16_words[0]
+
+
+def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
+    """The elements in one-dimensional contiguous blocks, in any order, without copying what lies together."""
+    op_flags: Any = [["readonly", "contig", "aligned"]]
+    for block in np.nditer(
+        words,
+        flags=["external_loop", "buffered", "zerosize_ok"],
+        op_flags=op_flags,
+        op_dtypes=[words.dtype.newbyteorder("=")],
+        casting="equiv",
+        order="K",
+        buffersize=_BLOCK,
+    ):
+        yield _float16_table()[block] if kind == "float16" else block
+
+
+def _observe_long(words: _Words, kind: str, mantissa_bits: Optional[int]) -> TensorStatistics:
+    """Of one channel."""
+    counts = None if mantissa_bits is None else np.zeros(_KEYS, np.int64)
+    run = _NOTHING
+    for block in _blocks(words, kind):
+        run = _together(run, _observe_run(block, kind))
+        if counts is not None:
+            counts += np.bincount(_wide_keys(block), minlength=_KEYS)
+    statistics = _statistics_of([run], mantissa_bits)
+    if counts is not None and mantissa_bits is not None:
+        lossless = run.bits & 0xFFFF == 0
+        statistics.histogram = Bfloat16Histogram.from_dense(counts[np.newaxis], lossless, mantissa_bits)
+    return statistics
+
+
+def _observe_short(words: _Words, kind: str, mantissa_bits: Optional[int]) -> TensorStatistics:
+    """Of many channels [channels, elements], contiguous."""
+    runs = [_observe_run(row, kind) for row in words]
+    statistics = _statistics_of(runs, mantissa_bits)
+    if mantissa_bits is not None:
+        lossless = [run.bits & 0xFFFF == 0 for run in runs]
+        statistics.histogram = _count_short(_keys(words), lossless, mantissa_bits)
+    return statistics
+
+
+def _count_short(keys: npt.NDArray[np.uint16], lossless: List[bool], mantissa_bits: int) -> Bfloat16Histogram:
+    """Counts channels side by side in a table of the pages that any of them touches."""
+    page_of = keys >> MAX_MANTISSA_BITS
+    touched = np.zeros(PAGES, bool)
+    touched[page_of] = True
+    pages = np.flatnonzero(touched)
+    slots = np.zeros(PAGES, np.int64)
+    slots[pages] = np.arange(len(pages)) << MAX_MANTISSA_BITS
+    counters = len(pages) << MAX_MANTISSA_BITS
+    if counters > _SPARSE * keys.shape[1]:
+        return Bfloat16Histogram.from_keys(keys, lossless, mantissa_bits)
+    at_once = max(_TABLE // counters, 1)
+    parts = []
+    for first in range(0, len(keys), at_once):
+        group = slice(first, first + at_once)
+        places = slots[page_of[group]]
+        places += keys[group] & ((1 << MAX_MANTISSA_BITS) - 1)
+        places += counters * np.arange(len(places))[:, np.newaxis]
+        table = np.bincount(places.ravel(), minlength=counters * len(places))
+        counts = table.reshape(len(places), len(pages), -1)
+        parts.append(Bfloat16Histogram.from_pages(pages, counts, lossless[group], mantissa_bits))
+    return Bfloat16Histogram.concatenate(parts)
+
+
+def _keys(words: _Words) -> npt.NDArray[np.uint16]:
+    """The upper halves of float32 bits, of the same shape; a view. `words` is contiguous in its last axis."""
+    return words if words.dtype == np.uint16 else words.view(np.uint16)[..., _UPPER::2]
+
+
+def _wide_keys(block: _Words) -> _Counts:
+    """The keys of a block as np.bincount takes them without a copy; valid until the next call on this thread."""
+    keys = _scratch.keys[: len(block)]
+    np.copyto(keys, _keys(block))
+    return keys
+
+
+def _observe_run(words: _Words, kind: str) -> _Run:
+    """Of one-dimensional contiguous words, not none."""
+    form = _BFLOAT16 if kind == "bfloat16" else _FLOAT32
+    greatest, farthest = _extremes(words)
+    nan = positive = negative = 0
+    if greatest >= form.infinity or farthest >= form.sign + form.infinity:
+        others = np.flatnonzero((words & (form.sign - 1)) >= form.infinity)
+        not_finite = words[others]
+        positive = int(np.count_nonzero(not_finite == form.infinity))
+        negative = int(np.count_nonzero(not_finite == form.sign + form.infinity))
+        nan = len(others) - positive - negative
+        if len(others) == len(words):
+            return _NOTHING._replace(nan=nan, positive_infinity=positive, negative_infinity=negative)
+        # A finite element stands in for each of the others, so that none changes what follows.
+        gaps = np.flatnonzero(others != np.arange(len(others)))
+        words = words.copy()
+        words[others] = words[gaps[0] if len(gaps) else len(others)]
+        greatest, farthest = _extremes(words)
+    # Words order as signed integers up to the greatest number, as unsigned ones up to the farthest negative one.
+    nearest = int(words.min()) if greatest < 0 or farthest < form.sign else 0
+    ordered_greatest = greatest if greatest >= 0 else form.sign - nearest
+    ordered_least = form.sign - farthest if farthest >= form.sign else nearest
+    bits = int(np.bitwise_or.reduce(words)) << form.shift
+    return _Run(
+        len(words) - nan - positive - negative,
+        nan,
+        positive,
+        negative,
+        ordered_least << form.shift,
+        ordered_greatest << form.shift,
+        bits,
+    )
+
+
+def _extremes(words: _Words) -> Tuple[int, int]:
+    """The greatest word as a signed and as an unsigned integer."""
+    return int(words.view(np.dtype(f"i{words.itemsize}")).max()), int(words.max())
+
+
+def _together(a: _Run, b: _Run) -> _Run:
+    if a.finite == 0 or b.finite == 0:
+        least, greatest = (b.least, b.greatest) if a.finite == 0 else (a.least, a.greatest)
+    else:
+        least, greatest = min(a.least, b.least), max(a.greatest, b.greatest)
+    return _Run(
+        a.finite + b.finite,
+        a.nan + b.nan,
+        a.positive_infinity + b.positive_infinity,
+        a.negative_infinity + b.negative_infinity,
+        least,
+        greatest,
+        a.bits | b.bits,
+    )
+
+
+def _statistics_of(runs: List[_Run], mantissa_bits: Optional[int]) -> TensorStatistics:
+    """Ranges of the channels, and histograms with nothing in them yet."""
+    statistics = TensorStatistics(len(runs), mantissa_bits)
+    columns = np.array(runs, np.int64).T
+    statistics.count = columns[0].astype(np.uint64)
+    statistics.nan = columns[1].astype(np.uint64)
+    statistics.positive_infinity = columns[2].astype(np.uint64)
+    statistics.negative_infinity = columns[3].astype(np.uint64)
+    statistics.min = from_ordered(columns[4])
+    statistics.max = from_ordered(columns[5])
+    return statistics
