@@ -90,12 +90,12 @@ stage_tidy() {
   # What decides numbers and state, and needs no gRPC. The files that join a dozen others: the parsing of headers takes most
   # of the time. Kernels have compile options of their own and are not joined.
   {
-    find build-clang/quant build-clang/proto/codec build-clang/server/{base,store,engine} -name 'unity_*.cxx' -print0
+    find build-clang/quant build-clang/proto/codec build-clang/server/{base,store,engine,export} -name 'unity_*.cxx' -print0
     find quant/kernels -name '*.cc' -print0
   } | sort -z | xargs -0 -n 1 -P "$jobs" clang-tidy --quiet --header-filter='/(quant|proto/codec|server)/' -p build-clang
 }
 
-stage_asan() { run_sanitized build-asan address,undefined "quant;codec;store;engine"; }
+stage_asan() { run_sanitized build-asan address,undefined "quant;codec;store;engine;export"; }
 
 # Without address layout randomization: GCC 12's ThreadSanitizer does not know the layouts of newer kernels.
 stage_tsan() { run_sanitized build-tsan thread "quant;engine" setarch "$(uname -m)" --addr-no-randomize; }

@@ -54,16 +54,27 @@ def quant(arguments):
     return rates, seconds
 
 
+# Debian's interpreter is the one that sees Debian's python3-torch.
+PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+
+
 def peers(arguments):
-    """Figures of NumPy and PyTorch. Debian's interpreter is the one that sees Debian's python3-torch."""
-    python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+    """Figures of NumPy and PyTorch."""
     options = ["--elements", str(1 << 20), "--repetitions", "1"] if arguments.quick else []
     environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(run([os.path.join(arguments.build, "bin", "layer_histogram")]))
         file.flush()
         options += ["--histogram", file.name]
-        return json.loads(run([python, os.path.join(HERE, "peers.py"), *options], env=environment))
+        return json.loads(run([PYTHON, os.path.join(HERE, "peers.py"), *options], env=environment))
+
+
+def watch(arguments):
+    """What observing a CNN's modules adds to its forward pass, in PyTorch."""
+    options = ["--sizes", "8", "--batches", "2", "--repetitions", "1"] if arguments.quick else []
+    package = os.path.join(arguments.build, "python")
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONPATH=package)
+    return json.loads(run([PYTHON, os.path.join(HERE, "watch_overhead.py"), *options], env=environment))
 
 
 def layer_rows(seconds, peer_seconds):
@@ -76,6 +87,17 @@ def layer_rows(seconds, peer_seconds):
     for name, value in {**seconds, **peer_seconds}.items():
         if not name.startswith(FLEET):
             rows.append([name, f"{value * 1e6:.1f}", f"{beside[name] / value:.1f}" if beside.get(name) else ""])
+    return rows
+
+
+def watch_rows(result):
+    """Rows of the table of watched forward passes."""
+    rows = []
+    for row in result["watch"]:
+        height, width = row["images"][2:]
+        rows.append([f"{row['modules']} modules, {row['elements'] / 1e6:.0f} M values, images of {height}x{width}",
+                     f"{row['bare_ms']:.0f}", f"{row['watch_overhead_ms']:.0f}",
+                     f"{row['histogram_observer_overhead_ms']:.0f}", f"{row['ratio']:.1f}"])
     return rows
 
 
@@ -137,6 +159,7 @@ def main():
 
     rates, seconds = quant(arguments)
     peer = peers(arguments)
+    watched = watch(arguments)
     ingestion = ingest(arguments)
     synchronous = steps(arguments)
     checkpointing = checkpoints(arguments)
@@ -154,6 +177,10 @@ def main():
                 ["", "microseconds", "x"], layer_rows(seconds, peer["seconds"]))
     print_table("All layers", ["", "milliseconds"],
                 [[name, f"{value * 1e3:.1f}"] for name, value in seconds.items() if name.startswith(FLEET)])
+    print_table("Forward passes of a CNN, CPU milliseconds: calibd.torch.watch, and HistogramObserver on every module",
+                ["", "bare", "watch adds", "HistogramObserver adds", "x"], watch_rows(watched))
+    for name in watched["missing"]:
+        print(f"  (not measured: {name} is not installed)")
     print_table("Ingestion, one stream, beside a bare gRPC stream that discards the same bytes",
                 ["", "calibd MiB/s", "bare MiB/s", "ratio", "bare, malloc set alike", "ratio", "rows/s"],
                 [[row["work"], f"{row['calibd_mib_per_s']:.0f}", f"{row['bare_mib_per_s']:.0f}", f"{row['ratio']:.2f}",
@@ -175,7 +202,8 @@ def main():
                   f"{restarted['store_bytes'] / 2**20:.0f}"]])
     print()
     text = json.dumps({"elements_per_second": {**rates, **peer["rates"]},
-                       "seconds": {**seconds, **peer["seconds"]}, "ingestion": ingestion, "steps": synchronous["steps"],
+                       "seconds": {**seconds, **peer["seconds"]}, "watch": watched["watch"], "ingestion": ingestion,
+                       "steps": synchronous["steps"],
                        "checkpoints": checkpointing, "restart": restarted}, indent=2)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:

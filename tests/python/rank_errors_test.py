@@ -285,18 +285,25 @@ def test_a_server_that_is_away_is_waited_for(server, connection):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_has_no_part_in_the_rank(connection):
-    create_steps(connection, "s", 1)
+def test_a_forked_process_is_another_rank(connection):
+    create_steps(connection, "s", 2)
     worker = open_rank(connection, "s", 0)
-    worker.step(LAYERS, timeout=LONG)
+    first = worker.start_step(LAYERS, timeout=LONG)
     child = os.fork()
     if child == 0:
+        status = 1
         try:
-            worker.step(LAYERS)
-        except FailedPreconditionError as error:
-            os._exit(0 if "forked" in str(error) else 2)
+            with pytest.raises(FailedPreconditionError, match="forked"):
+                worker.step(LAYERS)
+            with open_rank(connection, "s", 1) as other:
+                for _ in range(3):
+                    other.step(LAYERS, timeout=LONG)
+            status = 0
         finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert worker.step(LAYERS, timeout=LONG).step == 2
+            os._exit(status)
+    assert first.wait(LONG).ranks == 2
+    for _ in range(2):
+        worker.step(LAYERS, timeout=LONG)
     worker.close(LONG)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert statistics(connection, "s").statistics.count == [12]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pathlib
 import subprocess
 
 import numpy as np
@@ -43,9 +42,9 @@ def random_case(rng):
     return values, float(low), float(high), int(rng.choice([1, 2, 65, 2048, 8001]))
 
 
-@pytest.fixture(scope="module")
-def probe():
-    path = pathlib.Path(__file__).parents[2] / "build" / "bin" / "reference_probe"
+@pytest.fixture
+def probe(programs):
+    path = programs / "reference_probe"
     if not path.exists():
         pytest.skip(f"{path} is not built")
     return path

@@ -42,13 +42,31 @@ TEST(OptionsTest, DefaultsAreTheDesigns) {
   EXPECT_EQ(options.engine.checkpoint_interval, absl::Seconds(1));
   EXPECT_EQ(options.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(options.grpc.max_message_bytes, size_t{4} << 20);
+  EXPECT_EQ(options.grpc.export_limits.max_input_bytes, uint64_t{256} << 20);
   EXPECT_FALSE(options.grpc.reflection);
 }
 
 TEST(OptionsTest, EveryKindOfOptionIsRead) {
-  const AppOptions options = Parsed({"--listen", "[::1]:0", "--http", "", "--store", "memory", "--checkpoint-interval",
-                                     "250ms", "--session-expiry", "720h", "--drain-timeout=2m", "--reflection",
-                                     "--max-sessions", "5", "--max-message-bytes", "8MiB"});
+  const AppOptions options = Parsed({"--listen",
+                                     "[::1]:0",
+                                     "--http",
+                                     "",
+                                     "--store",
+                                     "memory",
+                                     "--checkpoint-interval",
+                                     "250ms",
+                                     "--session-expiry",
+                                     "720h",
+                                     "--drain-timeout=2m",
+                                     "--reflection",
+                                     "--max-sessions",
+                                     "5",
+                                     "--max-message-bytes",
+                                     "8MiB",
+                                     "--max-export-input-bytes",
+                                     "64MiB",
+                                     "--max-export-bytes",
+                                     "1GiB"});
   EXPECT_EQ(options.grpc.listen.host, "::1");
   EXPECT_FALSE(options.http.has_value());
   EXPECT_EQ(options.engine.checkpoint_interval, absl::Milliseconds(250));
@@ -58,6 +76,8 @@ TEST(OptionsTest, EveryKindOfOptionIsRead) {
   EXPECT_TRUE(options.grpc.reflection);
   EXPECT_EQ(options.engine.limits.max_sessions, 5u);
   EXPECT_EQ(options.grpc.max_message_bytes, size_t{8} << 20);
+  EXPECT_EQ(options.grpc.export_limits.max_input_bytes, uint64_t{64} << 20);
+  EXPECT_EQ(options.grpc.export_limits.max_bytes, uint64_t{1} << 30);
 }
 
 TEST(OptionsTest, TheEnvironmentIsReadAndTheCommandLineOverridesIt) {

@@ -10,7 +10,7 @@ from typing import Any, Iterator, Optional
 
 import grpc
 
-from calibd import errors, step_encoder
+from calibd import errors, fork, step_encoder
 from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError
@@ -21,6 +21,8 @@ from calibd.step_log import AfterRefusal, StepLog
 
 # A server that takes a connection and then says nothing is given up after this.
 _WELCOME_TIMEOUT = 20.0
+# What a fork waits for the stream to end.
+_PAUSE_TIMEOUT = 5.0
 # A stream that lived this long shows that the server is well: the next wait begins from the least again.
 _STEADY_STREAM = 10.0
 
@@ -50,7 +52,7 @@ class _Stream:
             self.call.cancel()
 
 
-class RankStream:
+class RankStream(fork.Forkable):
     """What a Rank's calls share with its threads. Attributes are guarded by `lock`, which methods want held unless they
     say otherwise.
 
@@ -87,6 +89,9 @@ class RankStream:
         self.bytes_sent = 0
         self.reconnections = 0
         self._stream = _Stream()
+        self._paused = False  # a fork is about to take place
+        self._streaming = False
+        fork.register(self)
         self._thread = threading.Thread(target=self._run, name="calibd-rank", daemon=True)
         self._thread.start()
 
@@ -147,6 +152,23 @@ class RankStream:
         """Waits for the thread, after close. The lock must not be held."""
         self._thread.join()
 
+    # --- Around forks, during which no call may run. They take the lock.
+
+    def before_fork(self) -> None:
+        with self.lock:
+            self._paused = True
+            self._stream.give_up()
+            self._wake.notify_all()
+            self.progress.wait_for(lambda: not self._streaming, _PAUSE_TIMEOUT)
+
+    def after_fork_in_parent(self) -> None:
+        with self.lock:
+            self._paused = False
+            self._wake.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """The rank is its parent's: nothing is left of it here, and the lock may be held by a thread that is gone."""
+
     # --- The stream thread.
 
     def _run(self) -> None:
@@ -187,15 +209,17 @@ class RankStream:
         """How the call ended; None: in order. Takes the lock."""
         try:
             with self.lock:
+                self._wake.wait_for(lambda: not self._paused or self.closing, _PAUSE_TIMEOUT)
                 if self.closing:
                     return None
+                self._streaming = True
                 self._stream = stream
                 # The first stream ends, and says why; later ones wait for a server that is away.
                 patient = self.config is not None or self.last_stream_end is not None
             call: Any = self._connection.stream("Observe", self._requests(stream), wait_for_ready=patient)
             with self.lock:
                 stream.call = call
-                if self.closing or self.fatal:
+                if self.closing or self.fatal or self._paused:
                     call.cancel()
             for response in call:
                 with self.lock:
@@ -212,8 +236,10 @@ class RankStream:
         finally:
             with self.lock:
                 stream.over = True
+                self._streaming = False
                 self.log.on_stream_end()
                 self._wake.notify_all()
+                self.progress.notify_all()
 
     def _take(self, stream: _Stream, response: observe_pb2.ObserveResponse) -> bool:
         """False when the stream has to end."""

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Un
 
 from calibd import batch
 from calibd.channel import Connection
+from calibd.config import SessionConfig
 from calibd.contribution import Contribution
 from calibd.errors import AbortedError, FailedPreconditionError, InvalidArgumentError
 from calibd.export import ExportSummary, Input, Path, export, format_number
@@ -40,6 +41,7 @@ class Session:
         self._connection = connection
         self._name = name
         self._contribution = Contribution(connection, name, rank, exit_timeout, dict(options or {}))
+        self._config: Optional[SessionConfig] = None
 
     @property
     def name(self) -> str:
@@ -50,6 +52,14 @@ class Session:
     def rank(self) -> Optional[int]:
         """The rank as which it takes part in synchronous steps, or None."""
         return self._contribution.rank
+
+    @property
+    def config(self) -> SessionConfig:
+        """What the session collects; it never changes. Asks the server once."""
+        if self._config is None:
+            request = pb.GetSessionRequest(session=self._name, page_size=1)
+            self._config = SessionConfig.from_proto(self._connection.unary("GetSession", request).session.config)
+        return self._config
 
     # --- Contributing.
 

@@ -89,14 +89,14 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def observe(server: str, session_name: str, model_file: str, worker: int, workers: int) -> None:
-    """One worker: observes every workers-th batch of the calibration data."""
+    """One worker: observes every workers-th batch of the calibration data. All hold the same weights: one sends them."""
     torch.set_num_threads(1)
     model = DigitsNet().eval()
     model.load_state_dict(torch.load(model_file))
     images, _ = data()["calibration"]
     with calibd.connect(server) as client:
         session = client.session(session_name)
-        with calibd.torch.watch(model, session, include=ACTIVATIONS), torch.no_grad():
+        with calibd.torch.watch(model, session, weights=worker == 0), torch.no_grad():
             for batch in images.split(BATCH)[worker::workers]:
                 model(batch)
         session.flush()
@@ -129,7 +129,8 @@ def parameters(session: calibd.Session, method: str, bits: int) -> Dict[str, cal
     layers = {layer.layer: layer for layer in activations if layer.layer in ACTIVATIONS}
     layers.update({layer.layer: layer for layer in weights})
     for layer in layers.values():
-        layer.raise_for_error()
+        if layer.error is not None:
+            raise layer.error
     return layers
 
 

@@ -118,14 +118,15 @@ def linear_layers(model: nn.Module) -> List[str]:
 
 
 def observe(server: str, session_name: str, model_file: str, worker: int, workers: int) -> None:
-    """One worker: observes every workers-th batch of the calibration data."""
+    """One worker: observes every workers-th batch of the calibration data. All hold the same weights: one sends them."""
     torch.set_num_threads(1)
     characters, sets = data()
     model = CharacterModel(characters).eval()
     model.load_state_dict(torch.load(model_file))
     with calibd.connect(server) as client:
         session = client.session(session_name)
-        with calibd.torch.watch(model, session, include_types=[nn.Linear], inputs=True), torch.no_grad():
+        watch = calibd.torch.watch(model, session, include_types=[nn.Linear], inputs=True, weights=worker == 0)
+        with watch, torch.no_grad():
             for batch in sets["calibration"].split(32)[worker::workers]:
                 model(batch[:, :-1])
         session.flush()
@@ -230,7 +231,8 @@ def main() -> int:
                 inputs = session.qparams("*.input", method=method, dtype=f"int{bits}")
                 layers = {layer.layer: layer for layer in weights + inputs}
                 for layer in layers.values():
-                    layer.raise_for_error()
+                    if layer.error is not None:
+            raise layer.error
                 value = bits_per_character(quantized(model, characters, layers), sets["test"])
                 rows.append((f"int{bits}", method, value))
             rows.append(

@@ -1,0 +1,207 @@
+"""Counting tensors by layer where they are, and handing the statistics to a session now and then."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import threading
+from multiprocessing.util import Finalize
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+
+from calibd.config import SessionConfig
+from calibd.errors import CalibdError
+from calibd.observer import Observer
+from calibd.session import Session
+from calibd.torch import kernels
+from calibd.torch.host_counter import HostCounter
+
+# Layer, dtype, device, stream (of CUDA), channels: what one counter counts, or one step of it.
+_Key = Tuple[str, torch.dtype, torch.device, Any, int]
+
+
+class Collector:
+    """What modules and observers of a process count for one session.
+
+    observe neither waits for a device nor for the network: counts stay on the tensor's device until a thread of the
+    collector brings them to the host, every `interval` seconds, and gives them to the session. Exceptions to that: the
+    first layer waits for the session's config; for reference histograms, and histograms of more than
+    kernels.MOST_DEVICE_CHANNELS channels, tensors are copied to the host at once.
+
+    After a fork the child begins anew, without what the parent has not handed over yet. Thread-safe.
+    """
+
+    def __init__(self, session: Session, *, interval: float = 2.0, on_device: Optional[bool] = None) -> None:
+        """on_device: as kernels.make_counter has it."""
+        self._session = session
+        self._interval = interval
+        self._on_device = on_device
+        self._config: Optional[SessionConfig] = None
+        self._observers: Dict[str, Optional[Observer]] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._handing_over = threading.Lock()
+        self._counters: Dict[_Key, kernels.Counter] = {}
+        self._steps: List[Tuple[_Key, kernels.Counter]] = []
+        self._streams: Dict[torch.device, Any] = {}
+        self._thread: Optional[threading.Thread] = None
+        self._stop = threading.Event()
+        self._error: Optional[CalibdError] = None
+
+    @property
+    def error(self) -> Optional[CalibdError]:
+        """The first error that the session answered with, if any."""
+        return self._error
+
+    def config(self) -> SessionConfig:
+        """The session's, which never changes. The first call asks the server."""
+        if self._config is None:
+            self._config = self._session.describe().config
+        return self._config
+
+    def observer_of(self, layer: str) -> Optional[Observer]:
+        """How the session observes a layer; None: it takes no values of it."""
+        if layer not in self._observers:
+            found = self.config().observer_of(layer)
+            self._observers[layer] = None if found is None or found.kind == "passive" else found
+        return self._observers[layer]
+
+    def observe(self, layer: str, tensor: torch.Tensor) -> bool:
+        """Counts a tensor; False when the session takes no values of this layer.
+
+        InvalidArgumentError: as kernels.check. Errors of the session come from hand_over and close.
+        """
+        observer = self.observer_of(layer)
+        if observer is None:
+            return False
+        try:
+            kernels.check(tensor, observer)
+        except CalibdError as error:
+            raise type(error)(f"layer {layer!r}: {error}") from None
+        if self._pid != os.getpid():
+            self._begin()
+        if observer.kind == "reference_histogram":
+            self._give(self._session.observe, layer, *kernels.host_array(tensor))
+        elif not self._count(layer, tensor, observer):
+            statistics = kernels.observe_on_host(tensor, observer, self._mantissa_bits())
+            self._give(self._session.observe_statistics, layer, statistics)
+        return True
+
+    def _count(self, layer: str, tensor: torch.Tensor, observer: Observer) -> bool:
+        """False: this tensor is not for a counter."""
+        device = tensor.device
+        stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        key = (layer, tensor.dtype, device, stream, kernels.channels_of(tensor, observer))
+        with self._lock:
+            counter = None if observer.depends_on_order else self._counters.get(key)
+            if counter is None:
+                counter = kernels.make_counter(tensor, observer, on_device=self._on_device)
+                if counter is None:
+                    return False
+                if observer.depends_on_order:
+                    self._steps.append((key, counter))
+                else:
+                    self._counters[key] = counter
+                self._start()
+            kernels.add(counter, tensor, observer)
+        return True
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(self._stop,), name="calibd-collector", daemon=True)
+            self._thread.start()
+            self._at_exit = _at_exit(self._hand_over)
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._interval):
+            self._hand_over()
+
+    def hand_over(self) -> None:
+        """Gives all that was counted so far to the session, on this thread. Raises `error`, if there is one."""
+        if self._pid == os.getpid():
+            self._hand_over()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """hand_over, then ends the thread. Observing goes on to be possible."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._pid == os.getpid():
+            self._stop.set()
+            thread.join()
+            self._stop = threading.Event()
+            self._at_exit()
+        self.hand_over()
+
+    def _hand_over(self) -> None:
+        with self._handing_over:
+            with self._lock:
+                taken = [*self._counters.items(), *self._steps]
+                self._counters, self._steps = {}, []
+            for part in _by_transfer(taken):
+                with self._beside(part):
+                    found = kernels.collect([counter for _, counter in part], self._mantissa_bits())
+                for (key, _), statistics in zip(part, found):
+                    self._give(self._session.observe_statistics, key[0], statistics)
+
+    def _give(self, call: Any, *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except CalibdError as error:
+            self._error = self._error or error
+
+    def _mantissa_bits(self) -> int:
+        return self.config().mantissa_bits or 7
+
+    @contextlib.contextmanager
+    def _beside(self, part: Sequence[Tuple[_Key, kernels.Counter]]) -> Iterator[None]:
+        """Work goes to a stream of its own, behind what was enqueued on the streams of these counters."""
+        (_, _, device, _, _), _ = part[0]
+        if device.type != "cuda":
+            yield
+            return
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)
+        own = self._streams[device]
+        for stream in {key[3] for key, _ in part}:
+            own.wait_event(stream.record_event())
+        with torch.cuda.stream(own):
+            yield
+
+
+def _at_exit(hand_over: Callable[[], None]) -> Callable[[], None]:
+    """Calls it when this process ends, before the session's own end; returns what undoes that."""
+    if multiprocessing.parent_process() is not None:
+        # Children of multiprocessing leave without atexit's functions, but not without these.
+        return Finalize(None, hand_over, exitpriority=200).cancel
+    pid = os.getpid()
+
+    def at_exit() -> None:
+        if os.getpid() == pid:  # and not in a forked child
+            hand_over()
+
+    atexit.register(at_exit)
+    return lambda: atexit.unregister(at_exit)
+
+
+def _by_transfer(
+    taken: Sequence[Tuple[_Key, kernels.Counter]], most: int = 1 << 23
+) -> Iterator[List[Tuple[_Key, kernels.Counter]]]:
+    """Runs of counters of one device that have at most `most` numbers, but for a single one."""
+    part: List[Tuple[_Key, kernels.Counter]] = []
+    held = 0
+    for key, counter in taken:
+        size = 0 if isinstance(counter, HostCounter) else counter.elements_held
+        if part and (part[0][0][2] != key[2] or held + size > most):
+            yield part
+            part, held = [], 0
+        part.append((key, counter))
+        held += size
+    if part:
+        yield part

@@ -1,0 +1,112 @@
+"""A model's modules: their paths, which of them to observe, and the tensors in what they return."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, List, Optional, Sequence, Set, Tuple, Type, Union
+
+import torch
+from torch import nn
+
+from calibd.config import matches
+
+#: A module type, or a glob over the names of a type and its base types: `Linear`, `*Norm*`, `my.package.Attention`.
+TypePattern = Union[str, Type[nn.Module]]
+
+# Attributes that compilers and sharding keep the model itself in.
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module")
+
+
+def named_modules(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
+    """Every module once, with its path in the model itself.
+
+    Wrappers (DataParallel, DistributedDataParallel, torch.compile, FSDP) are not part of paths: a wrapped model has the
+    paths of the bare one. The model's own path is "". A module that occurs at several places has the first one's path.
+    """
+    return _walk(model, "", set())
+
+
+def _walk(module: nn.Module, path: str, seen: Set[int]) -> Iterator[Tuple[str, nn.Module]]:
+    module = unwrap(module)
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    yield path, module
+    for name, child in module.named_children():
+        yield from _walk(child, join(path, name), seen)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside of wrappers, or itself."""
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+            continue
+        inner = next((module._modules[name] for name in _WRAPPED if name in module._modules), None)
+        if inner is None:
+            return module
+        module = inner
+
+
+def join(path: str, name: str) -> str:
+    """The path of what is called `name` below `path`."""
+    return f"{path}.{name}" if path else name
+
+
+def is_of_type(module: nn.Module, patterns: Sequence[TypePattern]) -> bool:
+    """Whether the type of a module, or one of its base types, matches any of the patterns."""
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            if isinstance(module, pattern):
+                return True
+            continue
+        for base in type(module).__mro__[:-1]:
+            if base is not nn.Module and any(
+                matches(pattern, name) for name in (base.__name__, f"{base.__module__}.{base.__qualname__}")
+            ):
+                return True
+    return False
+
+
+def matches_any(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name matches any of the globs."""
+    return any(matches(pattern, name) for pattern in patterns)
+
+
+def choose(
+    model: nn.Module,
+    include: Optional[Sequence[str]],
+    exclude: Sequence[str],
+    include_types: Optional[Sequence[TypePattern]],
+    exclude_types: Sequence[TypePattern],
+) -> List[Tuple[str, nn.Module]]:
+    """The modules to observe, with their paths.
+
+    include, include_types: with either, the modules that match one of them; without, those that have no modules inside.
+    exclude, exclude_types: and not those that match one of these.
+    """
+    chosen = []
+    for path, module in named_modules(model):
+        if include is None and include_types is None:
+            wanted = not any(True for _ in module.children())
+        else:
+            wanted = matches_any(path, include or ()) or is_of_type(module, include_types or ())
+        if wanted and not matches_any(path, exclude) and not is_of_type(module, exclude_types):
+            chosen.append((path, module))
+    return chosen
+
+
+def tensors_in(name: str, value: Any) -> Iterator[Tuple[str, torch.Tensor]]:
+    """The tensors that can be observed in what a module takes or returns.
+
+    A tensor is called `name`; those in a tuple, list or dictionary are called NAME.0, NAME.1 or NAME.KEY, at any depth.
+    Integers and booleans, sparse and quantized tensors, those without data (meta), and everything else are left out.
+    """
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point() and value.layout is torch.strided and value.device.type != "meta":
+            yield name, value
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from tensors_in(join(name, str(index)), item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from tensors_in(join(name, str(key)), item)

@@ -1,0 +1,153 @@
+"""A collector gives a session what a worker that observes arrays gives it."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import sample_tensors  # noqa: E402
+from fake_session import FakeSession  # noqa: E402
+
+from calibd.config import Rule  # noqa: E402
+from calibd.errors import FailedPreconditionError, InvalidArgumentError  # noqa: E402
+from calibd.observer import Observer  # noqa: E402
+from calibd.torch import kernels  # noqa: E402
+from calibd.torch.collector import Collector  # noqa: E402
+
+FOREVER = 3600.0
+SECONDS = 30
+
+
+def observed(tensors, observer, mantissa_bits=7):
+    expected = kernels.observe_on_host(tensors[0], observer, mantissa_bits)
+    for tensor in tensors[1:]:
+        expected.merge(kernels.observe_on_host(tensor, observer, mantissa_bits))
+    return expected
+
+
+@pytest.mark.parametrize("on_device", [None, True])
+@pytest.mark.parametrize("mantissa_bits", [7, 4])
+def test_merges_by_layer(on_device, mantissa_bits):
+    rules = [Rule("*.weight", Observer("histogram", channel_axis=0)), Rule("range.*", Observer("minmax")), Rule("*")]
+    session = FakeSession(rules, mantissa_bits)
+    collector = Collector(session, interval=FOREVER, on_device=on_device)
+    given = {name: [] for name in ("a", "b", "range.a", "fc.weight")}
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for tensor in sample_tensors.strided(dtype).values():
+            for name in ("a", "range.a"):
+                assert collector.observe(name, tensor)
+                given[name].append(tensor)
+        for name in ("b", "fc.weight"):
+            tensor = torch.randn(6, 4, 3).to(dtype)
+            assert collector.observe(name, tensor)
+            given[name].append(tensor)
+    collector.close()
+    assert session.layers.keys() == given.keys()
+    for name, tensors in given.items():
+        assert session.layers[name] == observed(tensors, session.config.observer_of(name), mantissa_bits), name
+
+
+def test_a_thread_hands_over_by_itself():
+    session = FakeSession()
+    collector = Collector(session, interval=0.01)
+    collector.observe("a", torch.ones(5))
+    assert session.received.wait(SECONDS)
+    collector.close()
+    assert session.layers["a"].count.tolist() == [5]
+
+
+@pytest.mark.parametrize("on_device", [None, True])
+def test_threads_lose_nothing(on_device):
+    session = FakeSession()
+    collector = Collector(session, interval=0.001, on_device=on_device)
+    tensor = torch.randn(300)
+
+    def work():
+        for index in range(200):
+            collector.observe(f"layer{index % 3}", tensor)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    collector.close()
+    assert sum(layer.values() for layer in session.layers.values()) == 4 * 200 * 300
+
+
+@pytest.mark.parametrize("on_device", [None, True])
+def test_steps_stay_apart_and_in_order(on_device):
+    session = FakeSession([Rule("*", Observer("ema"))])
+    collector = Collector(session, interval=FOREVER, on_device=on_device)
+    for step in range(5):
+        collector.observe("a", torch.tensor([float(step), -1.0]))
+    collector.close()
+    assert [(name, step.max.tolist()) for name, step in session.steps] == [("a", [float(step)]) for step in range(5)]
+
+
+def test_layers_that_are_not_collected():
+    session = FakeSession([Rule("skipped", None), Rule("passive", Observer("passive")), Rule("only", Observer())])
+    collector = Collector(session, interval=FOREVER)
+    assert [collector.observe(name, torch.ones(2)) for name in ("skipped", "passive", "other", "only")] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    collector.close()
+    assert list(session.layers) == ["only"]
+
+
+def test_a_layer_of_a_wrong_type_is_named():
+    collector = Collector(FakeSession(), interval=FOREVER)
+    with pytest.raises(InvalidArgumentError, match="layer 'a'.*float64"):
+        collector.observe("a", torch.ones(2, dtype=torch.float64))
+    collector.close()
+
+
+def test_the_session_s_error_comes_from_close():
+    session = FakeSession()
+    session.error = FailedPreconditionError("the session is sealed")
+    collector = Collector(session, interval=FOREVER)
+    collector.observe("a", torch.ones(2))
+    with pytest.raises(FailedPreconditionError, match="sealed"):
+        collector.close()
+    assert collector.error is session.error
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_begins_anew():
+    session = FakeSession()
+    collector = Collector(session, interval=FOREVER)
+    collector.observe("a", torch.ones(3))
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            collector.observe("a", torch.ones(10))
+            collector.close()
+            status = 0 if session.layers["a"].values() == 10 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    collector.close()
+    assert session.layers["a"].values() == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_streams_of_a_cuda_device():
+    session = FakeSession()
+    collector = Collector(session, interval=0.01)
+    side = torch.cuda.Stream()
+    given = []
+    for index in range(50):
+        with torch.cuda.stream(side if index % 2 else torch.cuda.current_stream()):
+            tensor = torch.randn(1000, device="cuda")
+            collector.observe("a", tensor)
+            given.append(tensor)
+    collector.close()
+    assert session.layers["a"] == observed(given, Observer())
