@@ -7,7 +7,6 @@ import zlib
 from typing import Callable, Dict, List, Tuple
 
 import numpy as np
-
 from calibd import config
 from calibd.channel import Connection
 from calibd.config import Observer, Rule, SessionConfig, Synchronous
@@ -18,7 +17,18 @@ from calibd.rpc import calibration_service_pb2 as service
 LONG = 60.0  # seconds that nothing takes
 ROWS = 12  # of a step's tensors, of all ranks together
 COLUMNS = 3
-LAYERS = ("mxnet", "ema", "debug", "channels", "a", "passive", "megengine", "pytorch", "pytorch_current", "ema_channels")
+LAYERS = (
+    "mxnet",
+    "ema",
+    "debug",
+    "channels",
+    "a",
+    "passive",
+    "megengine",
+    "pytorch",
+    "pytorch_current",
+    "ema_channels",
+)
 
 
 def reference(rule: str, bins: int) -> Observer:

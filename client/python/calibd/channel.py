@@ -7,13 +7,12 @@ import random
 import threading
 import time
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
-
-from calibd import fork  # isort: skip  # before grpc, as it says
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, TypeVar, Union
 
 import grpc
 
-from calibd.errors import FailedPreconditionError, from_rpc
+from calibd import fork
+from calibd.errors import CancelledError, FailedPreconditionError, from_rpc
 from calibd.rpc import Calls
 
 Metadata = Sequence[Tuple[str, Union[str, bytes]]]
@@ -43,7 +42,7 @@ _PAUSE_TIMEOUT = 5.0
 Answer = TypeVar("Answer")
 
 
-class Connection:
+class Connection(fork.Forkable):
     """Calls to one server, from any thread and any process that inherits the object.
 
     Around a fork its channel is closed: unary calls are made again, and streams end with CANCELLED, to be opened again.
@@ -73,6 +72,7 @@ class Connection:
         self._closed = False
         self._inherited = False  # by a fork, before any call of this process
         self._begin()
+        fork.register(self)
 
     def _begin(self) -> None:
         self._changed = threading.Condition()  # guards what follows
@@ -90,9 +90,17 @@ class Connection:
         with self._changed:
             return self._open_calls()
 
-    def metadata(self) -> List[Tuple[str, Union[str, bytes]]]:
+    def metadata(self) -> Tuple[Tuple[str, Union[str, bytes]], ...]:
         """What to send as `metadata` with a call or stream that starts now."""
-        return list(self._metadata() if callable(self._metadata) else self._metadata)
+        return tuple(self._metadata() if callable(self._metadata) else self._metadata)
+
+    def stream(self, name: str, requests: Iterator[Any], wait_for_ready: bool = False) -> Any:
+        """Starts the call `name`, such as "Observe", which has no deadline; gRPC's call, an iterator of the answers."""
+        with self._attempt() as calls:
+            try:
+                return getattr(calls, name)(requests, metadata=self.metadata(), wait_for_ready=wait_for_ready)
+            except ValueError:  # the channel was closed in between
+                raise CancelledError("the process forks, or the connection was closed") from None
 
     def unary(self, name: str, request: Any, timeout: Optional[float] = None) -> Any:
         """Makes the call `name` of the service, such as "GetSession"; its answer. See `repeat`."""
@@ -169,7 +177,7 @@ class Connection:
             else:
                 self._channel = grpc.secure_channel(self.target, self._credentials, options=options)
             self._calls = Calls(self._channel)
-            fork.register(self)
+            fork.install()
         return self._calls
 
     def _close_channel(self) -> None:

@@ -1,8 +1,8 @@
 """What a fork asks of gRPC: its own handlers switched on, and nothing under way at that moment.
 
-Import this before grpc. gRPC reads GRPC_ENABLE_FORK_SUPPORT when it is imported; without it a child of a process that
-has used gRPC can make no call. With it a child can, if no call was running and no channel was open during the fork
-(found by trials with grpcio 1.51, 1.80 and 1.85): so connections pause around a fork.
+The package imports this before grpc. gRPC reads GRPC_ENABLE_FORK_SUPPORT when it is imported; without it a child of a
+process that has used gRPC can make no call. With it a child can, if no call was running and no channel was open during
+the fork (found by trials with grpcio 1.51, 1.80 and 1.85): so connections pause around a fork.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import os
 import sys
 import threading
 import weakref
-from typing import Protocol
 
 _VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 _imported_too_late = "grpc" in sys.modules and os.environ.get(_VARIABLE, "0") in ("", "0")
 os.environ.setdefault(_VARIABLE, "1")
 
 
-class Forkable(Protocol):
+class Forkable:
     """What is told of forks. The methods must not raise, and must end in any case."""
 
     def before_fork(self) -> None:
@@ -34,21 +33,26 @@ class Forkable(Protocol):
 # os.register_at_fork takes functions for the life of the process, so that what they work on is kept here.
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _lock = threading.Lock()
-_registered = False
+_installed = False
 
 
 def register(forkable: Forkable) -> None:
-    """Tells `forkable` of forks for as long as it lives. Call it when this process has a gRPC channel.
+    """Tells `forkable` of forks for as long as it lives, once `install` was called."""
+    with _lock:
+        _forkables.add(forkable)
+
+
+def install() -> None:
+    """Call it when this process has a gRPC channel.
 
     gRPC registers handlers of its own with its first channel. Those that are registered later run earlier before a
     fork, and must: gRPC holds its threads from then on, and closing a channel would wait for them for ever.
     """
-    global _registered
+    global _installed
     with _lock:
-        _forkables.add(forkable)
-        if not _registered and hasattr(os, "register_at_fork"):  # Windows has no fork
+        if not _installed and hasattr(os, "register_at_fork"):  # Windows has no fork
             os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
-            _registered = True
+            _installed = True
 
 
 def warning() -> str:

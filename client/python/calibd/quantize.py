@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Mapping, Optional, Tuple, Union
 
 import numpy as np
+import numpy.typing as npt
 
 from calibd.errors import CalibdError, InvalidArgumentError, from_detail
 from calibd.rpc import quantization_pb2 as pb
@@ -85,19 +86,7 @@ class QuantSpec:
 
     def to_proto(self) -> pb.QuantSpec:
         """The message. Raises InvalidArgumentError for a word that there is not."""
-        message = pb.QuantSpec(
-            type=to_number(pb.QuantType, self.dtype),
-            scheme=to_number(pb.QuantScheme, self.scheme),
-            preset=to_number(pb.QuantPreset, self.preset),
-            granularity=pb.QUANT_GRANULARITY_PER_CHANNEL if self.per_channel else pb.QUANT_GRANULARITY_PER_TENSOR,
-            reduce_range=self.reduce_range,
-            power_of_two_scale=self.power_of_two,
-        )
-        if self.narrow_range is not None:
-            message.narrow_range = self.narrow_range
-        if self.codes is not None:
-            message.codes.qmin, message.codes.qmax = self.codes
-        return message
+        return _spec_message({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     @staticmethod
     def from_proto(message: pb.QuantSpec) -> QuantSpec:
@@ -124,16 +113,38 @@ def to_method(method: Union[str, Method], **parameters: Any) -> Method:
     return method
 
 
-def to_spec(dtype: Union[str, QuantSpec, None], **options: Any) -> Optional[QuantSpec]:
-    """A spec by its type and options, None where nothing is said: then each layer's rule decides."""
+def to_spec(dtype: Union[str, QuantSpec, None], **options: Any) -> Optional[pb.QuantSpec]:
+    """The message for a type and options, in which what is None is not set; None where nothing is said."""
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(dtype, QuantSpec):
         if given:
             raise InvalidArgumentError(f"{', '.join(given)} given beside a QuantSpec, which has them itself")
-        return dtype
+        return dtype.to_proto()
     if dtype is not None:
         given["dtype"] = dtype
-    return QuantSpec(**given) if given else None
+    return _spec_message(given) if given else None
+
+
+def _spec_message(options: Mapping[str, Any]) -> pb.QuantSpec:
+    message = pb.QuantSpec()
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name == "dtype":
+            message.type = to_number(pb.QuantType, value)
+        elif name == "scheme":
+            message.scheme = to_number(pb.QuantScheme, value)
+        elif name == "preset":
+            message.preset = to_number(pb.QuantPreset, value)
+        elif name == "per_channel":
+            message.granularity = pb.QUANT_GRANULARITY_PER_CHANNEL if value else pb.QUANT_GRANULARITY_PER_TENSOR
+        elif name == "codes":
+            message.codes.qmin, message.codes.qmax = value
+        elif name == "power_of_two":
+            message.power_of_two_scale = value
+        else:
+            setattr(message, name, value)
+    return message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,14 +173,14 @@ class LayerQParams:
     method: Method
     spec: QuantSpec
     error: Optional[CalibdError]
-    scale: np.ndarray
-    zero_point: np.ndarray
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.int64]
     qmin: int
     qmax: int
     min: float
     max: float
-    clip_min: np.ndarray
-    clip_max: np.ndarray
+    clip_min: npt.NDArray[np.float64]
+    clip_max: npt.NDArray[np.float64]
     count: int
     nan: int
     inf: int

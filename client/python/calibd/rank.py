@@ -83,7 +83,7 @@ class Rank:
     and of a step that is over, so that next_step is a later one:
       STEP_OUT_OF_WINDOW   it was folded, but its result is not kept any more.
     An error that no wait has raised yet is raised by the next call that contributes without a number, so that no step
-    takes another's number unnoticed; a change of the world by any call that contributes, unless `world` was asked since.
+    takes another's number unnoticed; a change of the world by any call that contributes, unless `world` was read since.
 
     RANK_INVALID: the world does not have this rank (any more). Errors that end the rank are raised by every call:
     WORKER_FENCED (a newer worker of the rank), SESSION_NOT_FOUND, SESSION_DELETED, SESSION_SEALED,
@@ -160,8 +160,8 @@ class Rank:
         """Contributes to a step without waiting for its result; waits for room.
 
         layers: by name, what this rank gives: an array, which is observed on this thread (of a LEARNED layer for its
-            initial values); TensorStatistics of it, but for layers with a reference histogram; or Gradients of a LEARNED
-            layer. Borrowed until the call returns and no longer. A rank may leave layers out.
+            initial values); TensorStatistics of it, but for layers with a reference histogram; or Gradients of a
+            LEARNED layer. Borrowed until the call returns and no longer. A rank may leave layers out.
         step: None: next_step. A step that this rank has contributed to already is not contributed to again but waited
             for, as if by the first call; it must have the same layers.
         timeout: seconds; None: for ever.

@@ -8,9 +8,7 @@ import threading
 import time
 from typing import Callable, List, Mapping, Optional, Tuple
 
-import grpc
-
-from calibd import errors, step_encoder
+from calibd import errors, step_encoder, step_result
 from calibd.channel import Connection
 from calibd.errors import CalibdError
 from calibd.rank_stream import RankStream, WaitedTicket, again
@@ -180,7 +178,7 @@ class RankSteps:
                 raise again(ticket.error)
         # What is answered does not change any more.
         assert ticket.result is not None
-        return step_encoder.decode(ticket.result, ticket.layout, [info.name for info in ticket.layers])
+        return step_result.decode(ticket.result, ticket.layout, [info.name for info in ticket.layers])
 
     def wait_until_open(self, deadline: float) -> None:
         stream = self.stream
@@ -220,12 +218,9 @@ class RankSteps:
             return next_request
         self.stream.lock.release()
         try:
-            self._connection.calls().Flush(
-                calibration_service_pb2.FlushRequest(session=self._session),
-                timeout=min(deadline - now, _DURABILITY_TIMEOUT),
-                metadata=self._connection.metadata(),
-            )
-        except grpc.RpcError:
+            request = calibration_service_pb2.FlushRequest(session=self._session)
+            self._connection.unary("Flush", request, min(deadline - now, _DURABILITY_TIMEOUT))
+        except CalibdError:
             pass
         finally:
             self.stream.lock.acquire()

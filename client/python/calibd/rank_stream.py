@@ -6,7 +6,7 @@ import copy
 import random
 import threading
 import time
-from typing import Iterator, Optional
+from typing import Any, Iterator, Optional
 
 import grpc
 
@@ -38,7 +38,7 @@ class _Stream:
     """One Observe call."""
 
     def __init__(self) -> None:
-        self.call: Optional[grpc.Call] = None
+        self.call: Any = None  # gRPC's
         self.welcomed = False
         self.progressed = False  # something was answered
         self.over = False
@@ -97,7 +97,7 @@ class RankStream:
         self._wake.notify_all()
 
     def count(self) -> bool:
-        """Counts the values of one step, if there is one to count, and sends the counts. Lets go of the lock meanwhile."""
+        """Counts the values of one step and sends the counts, if there is one to count. Lets go of the lock then."""
         job = self.log.take_count_job()
         if job is None:
             return False
@@ -192,9 +192,7 @@ class RankStream:
                 self._stream = stream
                 # The first stream ends, and says why; later ones wait for a server that is away.
                 patient = self.config is not None or self.last_stream_end is not None
-            call = self._connection.calls().Observe(
-                self._requests(stream), metadata=self._connection.metadata(), wait_for_ready=patient
-            )
+            call: Any = self._connection.stream("Observe", self._requests(stream), wait_for_ready=patient)
             with self.lock:
                 stream.call = call
                 if self.closing or self.fatal:

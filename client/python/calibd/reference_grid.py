@@ -10,12 +10,15 @@ import math
 from typing import Any, Callable
 
 import numpy as np
+import numpy.typing as npt
+
+_Bins = npt.NDArray[np.int64]
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 _BLOCK = 1 << 20  # values at a time, so that temporary arrays stay small
 
 
-def count_on_grid(rule: str, low: float, high: float, bins: int, values: np.ndarray) -> np.ndarray:
+def count_on_grid(rule: str, low: float, high: float, bins: int, values: npt.NDArray[np.float32]) -> _Bins:
     """Counts the finite values on `bins` equal bins from `low` to `high`: numpy.histogram's edges and fix-ups for the
     rules "megengine" and "mxnet", torch.histc's float32 arithmetic for "pytorch" and "pytorch_current". Values outside
     are dropped; the last bin is closed.
@@ -35,7 +38,7 @@ def count_on_grid(rule: str, low: float, high: float, bins: int, values: np.ndar
     return counts
 
 
-def _numpy_bins(low: float, high: float, bins: int) -> Callable[[np.ndarray], np.ndarray]:
+def _numpy_bins(low: float, high: float, bins: int) -> Callable[[npt.NDArray[np.float32]], _Bins]:
     """numpy.histogram (1.24, numpy/lib/histograms.py) of a float32 array on a range of doubles: the edges are float32,
     the first guess is float32 arithmetic, and the two edges beside it decide. In double where float32 would
     overflow."""
@@ -47,7 +50,7 @@ def _numpy_bins(low: float, high: float, bins: int) -> Callable[[np.ndarray], np
         edges = edges.astype(real)
     first, last = real(low), real(high)
 
-    def bin_of(values: np.ndarray) -> np.ndarray:
+    def bin_of(values: npt.NDArray[np.float32]) -> _Bins:
         x = values.astype(real, copy=False)
         x = x[(x >= first) & (x <= last)]
         distance = x - first
@@ -63,7 +66,7 @@ def _numpy_bins(low: float, high: float, bins: int) -> Callable[[np.ndarray], np
     return bin_of
 
 
-def _histc_bins(rule: str, low: float, high: float, bins: int) -> Callable[[np.ndarray], np.ndarray]:
+def _histc_bins(rule: str, low: float, high: float, bins: int) -> Callable[[npt.NDArray[np.float32]], _Bins]:
     """torch.histc of a float32 tensor (aten/src/ATen/native/cpu/HistogramKernel.cpp): no edges. PyTorch 1.13 divides by
     the width, then multiplies with the number of bins; since 2.1 at the latest it is the other way round. In double
     where float32 would overflow."""
@@ -72,14 +75,15 @@ def _histc_bins(rule: str, low: float, high: float, bins: int) -> Callable[[np.n
     first, last = real(low), real(high)
     width = last - first
 
-    def bin_of(values: np.ndarray) -> np.ndarray:
+    def bin_of(values: npt.NDArray[np.float32]) -> _Bins:
         x = values.astype(real, copy=False)
         x = x[(x >= first) & (x <= last)]
         if width == 0:
             return np.zeros(x.size, np.int64)
         distance = x - first
         scaled = distance / width * real(bins) if rule == "pytorch" else distance * real(bins) / width
-        return np.minimum(scaled.astype(np.int64), bins - 1)
+        index: _Bins = np.minimum(scaled.astype(np.int64), bins - 1)
+        return index
 
     return bin_of
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Callable, Optional, TypeVar
 
-import grpc
-
 from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError, DeadlineExceededError, FailedPreconditionError, UnavailableError
@@ -166,6 +164,6 @@ class Sender:
         """Only a hint: an Ack says what is durable, and whoever waits for it asks again."""
         request = calibration_service_pb2.FlushRequest(session=self._options.session)
         try:
-            self._connection.calls().Flush(request, timeout=timeout, metadata=self._connection.metadata())
-        except (grpc.RpcError, CalibdError, ValueError):  # ValueError: the channel is closed
+            self._connection.unary("Flush", request, timeout)
+        except CalibdError:
             pass

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, NamedTuple, Optional, Union
+from typing import Any, Dict, NamedTuple, Optional, Union
 
 import numpy as np
+import numpy.typing as npt
 
 
 class World(NamedTuple):
@@ -25,29 +26,26 @@ class Gradients:
     weight: above 0, the same for all layers of a step: the sum of all ranks' gradients is divided by the sum of their
     weights. 1 for the gradients of a mean loss, the number of samples for those of a sum."""
 
-    scale: Union[float, np.ndarray]
-    zero_point: Optional[Union[float, np.ndarray]] = None
+    scale: Union[float, npt.NDArray[np.floating[Any]]]
+    zero_point: Optional[Union[float, npt.NDArray[np.floating[Any]]]] = None
     elements: int = dataclasses.field(default=0)
     weight: float = 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class StepLayer:
+class StepLayer(NamedTuple):
     """What all ranks together gave for one layer.
 
     Arrays of ranges have shape [channels], 1 for a layer observed per tensor, and 0 where no rank had a finite value.
     All arrays are empty for a layer that the session skips, that is passive, or that has no channels; those of ranges
     are empty for a layer that was given gradients. All are read-only."""
 
-    min: np.ndarray  # float32: that the observer holds after the step
-    max: np.ndarray
-    step_min: np.ndarray  # float32: of this step
-    step_max: np.ndarray
-    scale: np.ndarray  # float32 [channels or 1]: after the step; empty when the layer has no finite value
-    zero_point: np.ndarray  # int64, as many
-    learned_zero_point: (
-        np.ndarray
-    )  # float32: the zero point as it is learned, between codes; for a layer given gradients
+    min: npt.NDArray[np.float32]  # that the observer holds after the step
+    max: npt.NDArray[np.float32]
+    step_min: npt.NDArray[np.float32]  # of this step
+    step_max: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]  # [channels or 1]: after the step; empty when the layer has no finite value
+    zero_point: npt.NDArray[np.int64]  # as many
+    learned_zero_point: npt.NDArray[np.float32]  # as it is learned, between codes; for a layer that was given gradients
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ _MOST_NAME_BYTES = 512
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StepLayerInfo:
-    """A layer that takes part in synchronous steps, or is left out of them: skipped, or passive. Compares by identity."""
+    """A layer that takes part in synchronous steps, or is left out of them (skipped, passive). Compares by identity."""
 
     name: str
     number: Optional[int]  # of those that take part; None for one that is left out

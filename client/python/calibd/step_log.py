@@ -10,7 +10,7 @@ from typing import Callable, Optional, Tuple
 
 from calibd import errors
 from calibd.errors import CalibdError
-from calibd.rpc import observe_pb2
+from calibd.rpc import observe_pb2, session_pb2
 from calibd.step import World
 from calibd.step_book import StepBook
 from calibd.step_contribution import CountJob, StepEntry, StepTicket
@@ -111,7 +111,7 @@ class StepLog(StepBook):
         self.durable = ack.durable_step
         self._forget_durable()
 
-    def on_world(self, world: observe_pb2.World) -> None:
+    def on_world(self, world: session_pb2.World) -> None:
         if world.epoch > self.world.epoch:
             self._take_world(World(world.epoch, world.size))
 

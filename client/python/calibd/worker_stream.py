@@ -164,9 +164,7 @@ class WorkerStream:
                 self._stream = stream
                 # The first stream ends, and says why; later ones wait for a server that is away.
                 patient = self.config is not None or self.last_stream_end is not None
-            call = self._connection.calls().Observe(
-                self._requests(stream), metadata=self._connection.metadata(), wait_for_ready=patient
-            )
+            call = self._connection.stream("Observe", self._requests(stream), wait_for_ready=patient)
             with self.lock:
                 stream.call = call
                 if self.stopping or stream.problem or (self.closing and not stream.welcomed):

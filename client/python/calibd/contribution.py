@@ -1,0 +1,107 @@
+"""The worker or rank of this process in a session."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Union
+
+from calibd import at_exit, fork
+from calibd.channel import Connection
+from calibd.errors import FailedPreconditionError
+from calibd.rank import Rank
+
+if TYPE_CHECKING:
+    from calibd.worker import Worker
+
+Contributor = Union["Worker", Rank]
+
+
+class Contribution(fork.Forkable):
+    """Opens it on first use; a forked child, which has none of the parent's threads, opens another. Thread-safe.
+
+    Args:
+        connection: to the server.
+        session: name of the session.
+        rank: None for a Worker.
+        exit_timeout: seconds to close it when the process exits.
+        options: further arguments of Worker or Rank. A worker_id among them is the parent's alone.
+    """
+
+    def __init__(
+        self, connection: Connection, session: str, rank: Optional[int], exit_timeout: float, options: Dict[str, Any]
+    ) -> None:
+        self.rank = rank
+        self._connection = connection
+        self._session = session
+        self._exit_timeout = exit_timeout
+        self._options = options
+        self._parents: List[Contributor] = []  # kept, as their threads and calls can't be ended here
+        self._lock = threading.Lock()
+        self._contributor: Optional[Contributor] = None
+        fork.register(self)
+
+    @property
+    def contributor(self) -> Optional[Contributor]:
+        """What is open, or None."""
+        return self._contributor
+
+    def worker(self) -> Worker:
+        """The worker. Raises FailedPreconditionError with a rank."""
+        if self.rank is not None:
+            raise FailedPreconditionError(
+                f"this is rank {self.rank} of session {self._session}, which contributes by step; for observe open the "
+                "session without a rank",
+                reason="STEP_REQUIRED",
+            )
+        from calibd.worker import Worker
+
+        with self._lock:
+            if self._contributor is None:
+                self._open(Worker(self._connection, self._session, **self._options))
+            assert isinstance(self._contributor, Worker)
+            return self._contributor
+
+    def as_rank(self) -> Rank:
+        """The rank. Raises FailedPreconditionError without one."""
+        if self.rank is None:
+            raise FailedPreconditionError(
+                f"synchronous steps of session {self._session} need a rank: client.session(name, rank=...)",
+                reason="RANK_INVALID",
+            )
+        with self._lock:
+            if self._contributor is None:
+                self._open(Rank(self._connection, self._session, self.rank, **self._options))
+            assert isinstance(self._contributor, Rank)
+            return self._contributor
+
+    def close(self, timeout: float) -> None:
+        """Closes what is open; after DeadlineExceededError it still is."""
+        with self._lock:
+            contributor = self._contributor
+        if contributor is None:
+            return
+        try:
+            contributor.close(timeout)
+        except TimeoutError:
+            raise
+        except BaseException:
+            self._forget(contributor)
+            raise
+        self._forget(contributor)
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        if self._contributor is not None:
+            self._parents.append(self._contributor)
+            self._contributor = None
+        self._options.pop("worker_id", None)
+
+    def _open(self, contributor: Contributor) -> None:
+        self._contributor = contributor
+        at_exit.add(self._session, contributor, self._exit_timeout)
+
+    def _forget(self, contributor: Contributor) -> None:
+        at_exit.remove(contributor)
+        with self._lock:
+            if self._contributor is contributor:
+                self._contributor = None
