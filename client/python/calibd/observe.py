@@ -155,7 +155,7 @@ def _float16_table() -> npt.NDArray[np.uint32]:
 def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
     """The elements in one-dimensional contiguous blocks, in any order, without copying what lies together."""
     op_flags: Any = [["readonly", "contig", "aligned"]]
-    for block in np.nditer(
+    blocks: Any = np.nditer(
         words,
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=op_flags,
@@ -163,7 +163,8 @@ def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
         casting="equiv",
         order="K",
         buffersize=_BLOCK,
-    ):
+    )
+    for block in blocks:
         yield _float16_table()[block] if kind == "float16" else block
 
 
