@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 import time
 from typing import Any, Iterator
@@ -29,6 +30,12 @@ from calibd.worker import Worker
 from scripted_server import LONG, ScriptedServer, Stream
 
 ONES = np.ones(10, np.float32)
+
+
+@pytest.fixture
+def server(start_server: Any, tmp_path: pathlib.Path) -> Any:
+    """One that keeps what it has through restarts."""
+    return start_server("--store", f"rocksdb:{tmp_path}/store", "--checkpoint-interval", "20ms")
 
 
 @pytest.fixture
@@ -93,7 +100,8 @@ def test_everything_counts_once_through_restarts(server: Any, connection: Connec
             worker.observe("a", ONES)
         if round_of_steps % 2 == 0:
             worker.flush(LONG)
-        server.restart()
+        server.kill()
+        server.start()
     worker.close(LONG)
     assert counts(connection) == {"a": 800}
     assert worker.stats().reconnections > 0
@@ -109,7 +117,7 @@ def test_observing_goes_on_while_the_server_is_away(server: Any, connection: Con
         worker.observe("a", ONES)
     with pytest.raises(DeadlineExceededError, match="bytes are not durable yet"):
         worker.flush(0.1)
-    server.restart()
+    server.start()
     worker.flush(LONG)
     assert counts(connection) == {"a": 1010}
     worker.close(LONG)

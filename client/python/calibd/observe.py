@@ -155,7 +155,7 @@ def _float16_table() -> npt.NDArray[np.uint32]:
 def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
     """The elements in one-dimensional contiguous blocks, in any order, without copying what lies together."""
     op_flags: Any = [["readonly", "contig", "aligned"]]
-    for block in np.nditer(
+    blocks: Any = np.nditer(
         words,
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=op_flags,
@@ -163,7 +163,8 @@ def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
         casting="equiv",
         order="K",
         buffersize=_BLOCK,
-    ):
+    )
+    for block in blocks:
         yield _float16_table()[block] if kind == "float16" else block
 
 
@@ -175,7 +176,7 @@ def _observe_long(words: _Words, kind: str, mantissa_bits: Optional[int]) -> Ten
         run = _together(run, _observe_run(block, kind))
         if counts is not None:
             counts += np.bincount(_wide_keys(block), minlength=_KEYS)
-    statistics = _statistics_of([run], mantissa_bits)
+    statistics = _statistics_of(np.array([run], np.int64), mantissa_bits)
     if counts is not None and mantissa_bits is not None:
         lossless = run.bits & 0xFFFF == 0
         statistics.histogram = Bfloat16Histogram.from_dense(counts[np.newaxis], lossless, mantissa_bits)
@@ -184,15 +185,32 @@ def _observe_long(words: _Words, kind: str, mantissa_bits: Optional[int]) -> Ten
 
 def _observe_short(words: _Words, kind: str, mantissa_bits: Optional[int]) -> TensorStatistics:
     """Of many channels [channels, elements], contiguous."""
-    runs = [_observe_run(row, kind) for row in words]
+    runs = _observe_runs(words, kind)
     statistics = _statistics_of(runs, mantissa_bits)
     if mantissa_bits is not None:
-        lossless = [run.bits & 0xFFFF == 0 for run in runs]
-        statistics.histogram = _count_short(_keys(words), lossless, mantissa_bits)
+        statistics.histogram = _count_short(_keys(words), runs[:, -1] & 0xFFFF == 0, mantissa_bits)
     return statistics
 
 
-def _count_short(keys: npt.NDArray[np.uint16], lossless: List[bool], mantissa_bits: int) -> Bfloat16Histogram:
+def _observe_runs(words: _Words, kind: str) -> npt.NDArray[np.int64]:
+    """_observe_run of each row, as rows of its fields."""
+    form = _BFLOAT16 if kind == "bfloat16" else _FLOAT32
+    greatest = words.view(np.dtype(f"i{words.itemsize}")).max(axis=1).astype(np.int64)
+    farthest = words.max(axis=1).astype(np.int64)
+    nearest = words.min(axis=1).astype(np.int64)
+    runs = np.zeros((len(words), len(_Run._fields)), np.int64)
+    runs[:, 0] = words.shape[1]
+    runs[:, -3] = np.where(farthest >= form.sign, form.sign - farthest, nearest) << form.shift
+    runs[:, -2] = np.where(greatest >= 0, greatest, form.sign - nearest) << form.shift
+    runs[:, -1] = np.bitwise_or.reduce(words, axis=1).astype(np.int64) << form.shift
+    for row in np.flatnonzero((greatest >= form.infinity) | (farthest >= form.sign + form.infinity)):
+        runs[row] = _observe_run(words[row], kind)
+    return runs
+
+
+def _count_short(
+    keys: npt.NDArray[np.uint16], lossless: npt.NDArray[np.bool_], mantissa_bits: int
+) -> Bfloat16Histogram:
     """Counts channels side by side in a table of the pages that any of them touches."""
     page_of = keys >> MAX_MANTISSA_BITS
     touched = np.zeros(PAGES, bool)
@@ -283,10 +301,10 @@ def _together(a: _Run, b: _Run) -> _Run:
     )
 
 
-def _statistics_of(runs: List[_Run], mantissa_bits: Optional[int]) -> TensorStatistics:
+def _statistics_of(runs: npt.NDArray[np.int64], mantissa_bits: Optional[int]) -> TensorStatistics:
     """Ranges of the channels, and histograms with nothing in them yet."""
     statistics = TensorStatistics(len(runs), mantissa_bits)
-    columns = np.array(runs, np.int64).T
+    columns = runs.T
     statistics.count = columns[0].astype(np.uint64)
     statistics.nan = columns[1].astype(np.uint64)
     statistics.positive_infinity = columns[2].astype(np.uint64)
