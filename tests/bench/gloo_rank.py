@@ -1,7 +1,7 @@
 """One rank of torch.distributed over Gloo, on the loopback interface; steps.py starts as many as there are ranks.
 
-Reads lines "WORK RANKS STEPS" from standard input, until it ends. Of each, ranks 0 to RANKS - 1 take STEPS steps together,
-and print the seconds that each one took as a JSON list. The ranges of a step's layers are reduced
+Reads lines "WORK RANKS STEPS" from standard input, until it ends. Of each, ranks 0 to RANKS - 1 take STEPS steps
+together, and print the seconds that each one took as a JSON list. The ranges of a step's layers are reduced
   per_layer  as MegEngine 1.13's SyncMinMaxObserver does: two blocking all-reduces of a scalar a layer, MIN and MAX;
   fused      in one blocking all-reduce: MAX over all negated minima and all maxima.
 Needs PyTorch (Debian: python3-torch).
@@ -49,7 +49,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--layers", type=int, required=True)
-    parser.add_argument("--worlds", required=True, help="numbers of ranks, rising, by commas; of the last one this is part")
+    parser.add_argument(
+        "--worlds", required=True, help="numbers of ranks, rising, by commas; of the last one this is part")
     parser.add_argument("--rendezvous", required=True, help="a path where all ranks meet")
     arguments = parser.parse_args()
     worlds = [int(world) for world in arguments.worlds.split(",")]

@@ -1,7 +1,7 @@
 """The observe pass and a range search by the tools that people use today, one core: prints one JSON object.
 
-The arrays are those of quant_bench's observe/float32/gaussian/16Mi and .../relu/16Mi: 16 Mi standard normal float32. The
-histogram is what layer_histogram printed, which quant_bench's search/l2_greedy searches.
+The arrays are those of quant_bench's observe/float32/gaussian/16Mi and .../relu/16Mi: 16 Mi standard normal float32.
+The histogram is what layer_histogram printed, which quant_bench's search/l2_greedy searches.
 Needs NumPy and PyTorch (Debian: python3-numpy, python3-torch); what is missing is left out and named.
 """
 

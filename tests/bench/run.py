@@ -3,8 +3,8 @@
 
     python3 tests/bench/run.py [--build build] [--quick] [--json FILE]
 
-Everything of one row was measured in this one run. --quick runs each thing once and briefly: a check that the benchmarks
-work, whose figures mean nothing.
+Everything of one row was measured in this one run. --quick runs each thing once and briefly: a check that the
+benchmarks work, whose figures mean nothing.
 """
 
 import argparse
@@ -34,8 +34,8 @@ def quant(arguments):
     if arguments.quick:
         options += ["--benchmark_min_time=0.001"]
     else:
-        options += ["--benchmark_min_time=0.2", "--benchmark_repetitions=5", "--benchmark_enable_random_interleaving=true",
-                    "--benchmark_report_aggregates_only=true"]
+        options += ["--benchmark_min_time=0.2", "--benchmark_repetitions=5",
+                    "--benchmark_enable_random_interleaving=true", "--benchmark_report_aggregates_only=true"]
     output = json.loads(run([os.path.join(arguments.build, "bin", "quant_bench"), *options]))
     unit = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
     rates, seconds = {}, {}

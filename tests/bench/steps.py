@@ -4,8 +4,8 @@
     python3 tests/bench/steps.py [--build build] [--quick]
 
 Every rank is a process of its own, and takes one step after the other: a step begins for a rank when it calls, and ends
-when it has what all ranks together observed. Works (gloo_rank.py, step_rank.cc) take turns; quantiles are over all ranks
-and steps of a turn, medians over the turns, and ratios are taken turn by turn.
+when it has what all ranks together observed. Works (gloo_rank.py, step_rank.cc) take turns; quantiles are over all
+ranks and steps of a turn, medians over the turns, and ratios are taken turn by turn.
 """
 
 import argparse

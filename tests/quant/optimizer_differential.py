@@ -3,8 +3,8 @@
 
     optimizer_differential.py OPTIMIZER_PROBE
 
-Scale and zero point must be equal in every bit after every step. Ends with 77, which ctest takes as skipped, where there
-is no PyTorch.
+Scale and zero point must be equal in every bit after every step. Ends with 77, which ctest takes as skipped, where
+there is no PyTorch.
 """
 
 import json

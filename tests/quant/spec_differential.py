@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Preset pytorch against torch.ao.quantization.MinMaxObserver itself, on random ranges: scale and zero point are equal.
 
-usage: spec_differential.py PROBE   (tests/quant/spec_probe.cc). Exits with 77, which means skipped, without PyTorch 1.13.
+usage: spec_differential.py PROBE   (tests/quant/spec_probe.cc). Exits with 77, which means skipped, without PyTorch
+1.13.
 """
 
 import json
@@ -59,7 +60,8 @@ def kinds():
 
 def observer(name, scheme, codes, reduce):
     low, high = codes if codes else (None, None)
-    return MinMaxObserver(dtype=TYPES[name], qscheme=SCHEMES[scheme], reduce_range=reduce, quant_min=low, quant_max=high)
+    return MinMaxObserver(
+        dtype=TYPES[name], qscheme=SCHEMES[scheme], reduce_range=reduce, quant_min=low, quant_max=high)
 
 
 def ranges(rng, name, levels):
@@ -100,7 +102,8 @@ def main(probe):
             cases.append((name, scheme, codes, reduce, least, greatest))
             expected.append({"scale": float(scale[0]), "zero_point": int(zero_point[0])})
     lines = "".join(
-        f"{name} {scheme} {int(reduce)} {codes[0] if codes else '-'} {codes[1] if codes else '-'} {low.hex()} {high.hex()}\n"
+        f"{name} {scheme} {int(reduce)} {codes[0] if codes else '-'} {codes[1] if codes else '-'} "
+        f"{low.hex()} {high.hex()}\n"
         for name, scheme, codes, reduce, low, high in cases)
     answers = subprocess.run([probe], input=lines, capture_output=True, text=True, check=True, timeout=20).stdout
     answers = [json.loads(line) for line in answers.splitlines()]

@@ -145,8 +145,9 @@ class RulesTest(unittest.TestCase):
 
     def check(self, file, include):
         files = {
-            "quant/range.h": "", "proto/codec/error.h": "", "proto/calib/v1/session.proto": "", "server/base/clock.h": "",
-            "server/store/store.h": "", "server/store/record.proto": "", "server/engine/engine.h": "", "server/rpc/server.h": "", "server/web/page.h": "",
+            "quant/range.h": "", "proto/codec/error.h": "", "proto/calib/v1/session.proto": "",
+            "server/base/clock.h": "", "server/store/store.h": "", "server/store/record.proto": "",
+            "server/engine/engine.h": "", "server/rpc/server.h": "", "server/web/page.h": "",
             "client/cpp/client.h": "", "client/cli/npy.h": "", "tests/support/random.h": "",
         }
         files[file] = f"#include <vector>\n#include {include}\n"

@@ -22,13 +22,12 @@ import tempfile
 import time
 from typing import Dict, List, Tuple
 
+import calibd
+import calibd.torch
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-
-import calibd
-import calibd.torch
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
 BATCH = 32
@@ -89,7 +88,7 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def observe(server: str, session_name: str, model_file: str, worker: int, workers: int) -> None:
-    """One worker: observes every workers-th batch of the calibration data. All hold the same weights: one sends them."""
+    """One worker: observes every workers-th batch. All hold the same weights, so the first alone sends them."""
     torch.set_num_threads(1)
     model = DigitsNet().eval()
     model.load_state_dict(torch.load(model_file))
@@ -108,8 +107,7 @@ def calibrate(client: calibd.Client, server: str, model_file: str, workers: int)
     session = client.create_session(name, rules=calibd.torch.rules())
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, "--server", server]
-            + ["--observe", name, model_file, str(worker), str(workers)]
+            [sys.executable, __file__, "--server", server] + ["--observe", name, model_file, str(worker), str(workers)]
         )
         for worker in range(workers)
     ]

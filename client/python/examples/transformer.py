@@ -26,15 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Dict, List, Tuple
-
-import numpy as np
-import torch
 from pydoc_data import topics
-from torch import nn
+from typing import Dict, List, Tuple
 
 import calibd
 import calibd.torch
+import numpy as np
+import torch
+from torch import nn
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
 CONTEXT, WIDTH, HEADS, BLOCKS = 64, 64, 4, 2
@@ -118,7 +117,7 @@ def linear_layers(model: nn.Module) -> List[str]:
 
 
 def observe(server: str, session_name: str, model_file: str, worker: int, workers: int) -> None:
-    """One worker: observes every workers-th batch of the calibration data. All hold the same weights: one sends them."""
+    """One worker: observes every workers-th batch. All hold the same weights, so the first alone sends them."""
     torch.set_num_threads(1)
     characters, sets = data()
     model = CharacterModel(characters).eval()
@@ -232,7 +231,7 @@ def main() -> int:
                 layers = {layer.layer: layer for layer in weights + inputs}
                 for layer in layers.values():
                     if layer.error is not None:
-            raise layer.error
+                        raise layer.error
                 value = bits_per_character(quantized(model, characters, layers), sets["test"])
                 rows.append((f"int{bits}", method, value))
             rows.append(
