@@ -2,6 +2,7 @@
 
 import pickle
 
+import calibd
 import pytest
 from calibd import errors
 from calibd.errors import CalibdError, Meaning
@@ -27,12 +28,10 @@ def calibd_error(code):
 
 
 def test_a_server_that_is_not_there_is_named(server):
-    from calibd.channel import Connection
-
     server.stop()
-    connection = Connection(server.address)
-    with pytest.raises(errors.UnavailableError, match=f"cannot reach calibd at {server.address}"):
-        connection.unary("ListSessions", __import__("calibd").rpc.calibration_service_pb2.ListSessionsRequest(), 0.3)
+    with calibd.connect(server.address, timeout=0.3) as client:
+        with pytest.raises(errors.UnavailableError, match=f"cannot reach calibd at {server.address}"):
+            client.sessions()
 
 
 def test_python_knows_values_and_time():

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 
 import calibd
+import grpc
 import numpy as np
 import pytest
 
@@ -126,10 +128,8 @@ def test_a_process_that_ends_without_its_server_says_what_is_lost(server):
     assert "session s may be lost" in said
 
 
-def test_gpus_and_loaders_fork_while_calls_run(client):
-    """A DataLoader forks its workers while another thread asks the server."""
-    import threading
-
+@pytest.mark.skipif(grpc.__version__.startswith("1.51."), reason="grpcio 1.51 may hang in such a fork")
+def test_forks_while_another_thread_calls(client):
     session = client.create_session("s")
     session.observe("parent", ONES)
     session.flush(LIMIT)

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 import warnings
+import weakref
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, TypeVar, Union
 
 import grpc
@@ -177,6 +178,8 @@ class Connection(fork.Forkable):
             else:
                 self._channel = grpc.secure_channel(self.target, self._credentials, options=options)
             self._calls = Calls(self._channel)
+            # A channel that is dropped without this lives on in gRPC, and grpcio 1.51 ends children that it has.
+            weakref.finalize(self, self._channel.close).atexit = False
             fork.install()
         return self._calls
 
