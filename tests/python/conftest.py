@@ -33,9 +33,9 @@ def start_server(programs):
 
 
 @pytest.fixture
-def server(start_server):
-    """A server of its own, with a store in memory."""
-    return start_server()
+def server(start_server, tmp_path):
+    """A server of its own, which remembers when it is started again."""
+    return start_server("--store", f"rocksdb:{tmp_path}/store")
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ class CrashedWorkerTest : public testing::Test {
   }
   void Kill(int worker) {
     scene_.worker(worker).Signal(SIGKILL);
-    EXPECT_EQ(scene_.worker(worker).Wait().exit_code, 128 + SIGKILL);
+    const int exit_code = scene_.worker(worker).Wait().exit_code;
+    // Other workers may be so slow to start that this one was done before.
+    EXPECT_TRUE(exit_code == 128 + SIGKILL || scene_.Log(worker).done) << exit_code;
   }
 
   CrashScene scene_{{.seed = 3, .steps = 60}};
