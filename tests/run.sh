@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-stages=(packages style build test clang tidy asan tsan bench-smoke)
+stages=(packages style build test python clang tidy asan tsan bench-smoke)
 on_request=(slow)
 buf_version=1.75.0
 # Most of a build is parsing headers of other projects: files are compiled a dozen at a time, which is cheaper than
@@ -23,6 +23,7 @@ describe() {
     style) echo "formatting, layering, file sizes, include guards, protos, shell scripts" ;;
     build) echo "GCC, Release, several files at once, warnings are errors, into build/" ;;
     test) echo "every test, in build/" ;;
+    python) echo "the Python package: formatting, types, its tests with Debian's packages, installed from wheel and sdist" ;;
     clang) echo "Clang, everything but tests, thread safety analysis as errors, into build-clang/" ;;
     tidy) echo "clang-tidy with the list of .clang-tidy" ;;
     asan) echo "tests of quant, codec, store and engine under AddressSanitizer and UBSan, in build-asan/" ;;
@@ -39,7 +40,7 @@ stage_style() {
   sources '*.h' '*.cc' | xargs -0 clang-format --dry-run -Werror
   python3 tests/style/layering_test.py
   python3 tests/style/files_test.py
-  shellcheck .ci/run deploy/*.sh tests/*.sh
+  shellcheck .ci/run deploy/*.sh tests/*.sh tests/install/*.sh
   local buf=build-style/node_modules/.bin/buf
   if [ "$("$buf" --version 2>/dev/null)" != "$buf_version" ]; then
     npm install --prefix build-style --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error \
@@ -54,6 +55,18 @@ stage_build() {
 }
 
 stage_test() { run_ctest build; }
+
+stage_python() {
+  local config=client/python/pyproject.toml
+  python_venv build/python-lint tests/python/lint_requirements.txt
+  local code=(client/python tests/python tests/install)
+  build/python-lint/bin/ruff format --check --quiet --no-cache --config "$config" "${code[@]}"
+  build/python-lint/bin/ruff check --quiet --no-cache --config "$config" "${code[@]}"
+  MYPYPATH=build/python build/python-lint/bin/mypy --config-file "$config" --cache-dir build/mypy
+  python_venv build/python-venv tests/python/requirements.txt --system-site-packages
+  PYTHONPATH=build/python build/python-venv/bin/python -m pytest -p no:cacheprovider tests/python 2>&1 | tee build/pytest.log
+  bash tests/install/python_package.sh build
+}
 
 # Compiles without optimization: this build is for what Clang says.
 configure_clang() {
@@ -85,6 +98,16 @@ stage_tsan() { run_sanitized build-tsan thread "quant;engine" setarch "$(uname -
 stage_bench-smoke() { python3 tests/bench/run.py --quick --build build; }
 
 stage_slow() { ctest --test-dir build -C slow -L slow --no-tests=error 2>&1 | tee build/slow.log; }
+
+# python_venv DIR REQUIREMENTS [OPTION...]: a virtual environment of Debian's Python, made again when the file changed.
+python_venv() {
+  local directory=$1 requirements=$2
+  shift 2
+  if cmp -s "$requirements" "$directory/requirements.txt"; then return; fi
+  /usr/bin/python3 -m venv --clear "$@" "$directory"
+  "$directory/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+  cp "$requirements" "$directory/requirements.txt"
+}
 
 # sources PATTERN...: our C++ files of these names, each ended by a zero byte.
 sources() {
@@ -121,7 +144,7 @@ run_sanitized() {
   run_ctest "$directory" "$@"
 }
 
-# print_test_count LOG...: the sum of ctest's summaries, as `N passed, N failed[, N skipped]`; false if no test ran.
+# print_test_count LOG...: the sum of the summaries of ctest and pytest, as `N passed, N failed[, N skipped]`; false if no test ran.
 print_test_count() {
   cat "$@" 2>/dev/null | awk '
     /tests passed, [0-9]+ tests failed out of [0-9]+/ {
@@ -129,6 +152,14 @@ print_test_count() {
       total += $NF
     }
     /\*\*\*Skipped/ { skipped++ }
+    # === 3 failed, 40 passed, 2 skipped, 1 warning in 5.00s ===
+    /^=+ .* in [0-9.]+s( \([0-9:]+\))? =+$/ {
+      for (i = 2; i < NF; i++) {
+        if ($(i + 1) ~ /^(failed|passed|skipped|errors?),?$/) total += $i
+        if ($(i + 1) ~ /^(failed|errors?),?$/) failed += $i
+        if ($(i + 1) ~ /^skipped,?$/) skipped += $i
+      }
+    }
     END {
       printf "%d passed, %d failed%s\n", total - failed - skipped, failed, skipped ? ", " skipped " skipped" : ""
       exit total == 0
@@ -150,7 +181,7 @@ done
 table=()
 logs=()
 failed=""
-rm -f build/ctest.log build/slow.log build-asan/ctest.log build-tsan/ctest.log
+rm -f build/ctest.log build/pytest.log build/slow.log build-asan/ctest.log build-tsan/ctest.log
 for stage in "${stages[@]}"; do
   printf '\n=== %s: %s\n' "$stage" "$(describe "$stage")"
   started=$SECONDS
@@ -167,6 +198,7 @@ for stage in "${stages[@]}"; do
   table+=("$(printf '%-12s %-7s %5d' "$stage" "$result" $((SECONDS - started)))")
   case $stage in
     test) logs+=(build/ctest.log) ;;
+    python) logs+=(build/pytest.log) ;;
     slow) logs+=(build/slow.log) ;;
     asan | tsan) logs+=("build-$stage/ctest.log") ;;
   esac

@@ -6,7 +6,6 @@ from typing import Dict, Optional
 
 import numpy as np
 import pytest
-
 from calibd import batch
 from calibd.config import Observer
 from calibd.histogram import Bfloat16Histogram

@@ -14,7 +14,6 @@ import sys
 from typing import BinaryIO, List, Tuple
 
 import numpy as np
-
 from calibd.channel import Connection
 from calibd.errors import CalibdError, DeadlineExceededError
 from calibd.rpc import calibration_service_pb2 as service

@@ -1,8 +1,9 @@
-"""Scales and zero points as torch.optim learns them in one process: reads JSON requests from standard input, one a line,
-and prints the parameters after each step. The first line that it prints is PyTorch's version; none where there is no PyTorch.
+"""Scales and zero points as torch.optim learns them in one process: reads JSON requests from standard input, one a
+line, and prints the parameters after each step. The first line that it prints is PyTorch's version; none where there is
+no PyTorch.
 
-Started as a process of its own: PyTorch's kernels for AVX2 fuse multiplications and additions, and which ones it uses is
-settled when it is imported."""
+Started as a process of its own: PyTorch's kernels for AVX2 fuse multiplications and additions, and which ones it uses
+is settled when it is imported."""
 
 from __future__ import annotations
 

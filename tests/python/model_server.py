@@ -9,10 +9,9 @@ import copy
 from typing import Dict, List, Optional
 
 import numpy as np
-
 from calibd import batch
-from calibd.errors import CalibdError, make_error
 from calibd.config import Observer
+from calibd.errors import CalibdError, make_error
 from calibd.observe import observe
 from calibd.rpc import observe_pb2 as pb
 from calibd.statistics import TensorStatistics

@@ -7,7 +7,6 @@ from typing import Iterable, List
 
 import numpy as np
 import pytest
-
 from calibd.config import Observer
 from calibd.errors import InvalidArgumentError
 from calibd.observe import observe

@@ -8,7 +8,6 @@ from typing import Deque, Dict
 
 import numpy as np
 import pytest
-
 from calibd import batch
 from calibd.errors import CalibdError, Meaning
 from calibd.observe import observe

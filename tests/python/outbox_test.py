@@ -6,7 +6,6 @@ from typing import List, Optional
 
 import numpy as np
 import pytest
-
 from calibd.config import Observer
 from calibd.errors import CalibdError, DataLossError, Meaning
 from calibd.histogram import Bfloat16Histogram

@@ -8,7 +8,6 @@ from typing import Any, Dict, List
 
 import numpy as np
 import pytest
-
 from calibd.channel import Connection
 from calibd.config import Observer, Rule, SessionConfig
 from calibd.rpc import calibration_service_pb2 as service

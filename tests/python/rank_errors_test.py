@@ -8,21 +8,6 @@ import time
 
 import numpy as np
 import pytest
-from rank_support import (
-    LONG,
-    create,
-    create_steps,
-    expected_bytes,
-    open_rank,
-    run_rank,
-    set_world,
-    statistics,
-    statistics_bytes,
-    step_config,
-    synchronous_status,
-    together,
-)
-
 from calibd.channel import Connection
 from calibd.config import Observer, SessionConfig, Synchronous
 from calibd.errors import (
@@ -37,6 +22,20 @@ from calibd.errors import (
 from calibd.observe import observe
 from calibd.rank import Gradients, Rank, World
 from calibd.rpc import calibration_service_pb2 as service
+from rank_support import (
+    LONG,
+    create,
+    create_steps,
+    expected_bytes,
+    open_rank,
+    run_rank,
+    set_world,
+    statistics,
+    statistics_bytes,
+    step_config,
+    synchronous_status,
+    together,
+)
 
 TENSOR = np.array([1, 2], np.float32)
 LAYERS = {"a": TENSOR}

@@ -9,12 +9,11 @@ import subprocess
 
 import numpy as np
 import pytest
-from rank_support import LONG, create, open_rank, reference, statistics, statistics_bytes, together
-
 from calibd.channel import Connection
 from calibd.config import Observer, Rule, SessionConfig, Synchronous
 from calibd.quantize import Method, QuantSpec
 from calibd.rpc import calibration_service_pb2 as service
+from rank_support import LONG, create, open_rank, reference, statistics, statistics_bytes, together
 
 RANKS = 4
 STEPS = 6

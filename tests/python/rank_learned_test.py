@@ -10,13 +10,12 @@ import sys
 
 import numpy as np
 import pytest
-from rank_support import LONG, create, open_rank, together
-
 from calibd.channel import Connection
 from calibd.config import Observer, Rule, SessionConfig, Synchronous
 from calibd.observer import Learned
 from calibd.quantize import QuantSpec
 from calibd.rank import Gradients
+from rank_support import LONG, create, open_rank, together
 
 RANKS = 3
 STEPS = 40

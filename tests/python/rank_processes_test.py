@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 
+from calibd.channel import Connection
 from rank_support import (
     LONG,
     create_steps,
@@ -17,8 +18,6 @@ from rank_support import (
     synchronous_status,
     together,
 )
-
-from calibd.channel import Connection
 
 RANKS = 3
 

@@ -7,7 +7,6 @@ import zlib
 from typing import Callable, Dict, List, Tuple
 
 import numpy as np
-
 from calibd import config
 from calibd.channel import Connection
 from calibd.config import Observer, Rule, SessionConfig, Synchronous

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from calibd.channel import Connection
+from calibd.config import Observer
+from calibd.errors import CalibdError, DeadlineExceededError
+from calibd.observe import observe
+from calibd.rank import Gradients, World
 from rank_support import (
     LONG,
     create_steps,
@@ -16,12 +21,6 @@ from rank_support import (
     synchronous_status,
     together,
 )
-
-from calibd.channel import Connection
-from calibd.config import Observer
-from calibd.errors import CalibdError, DeadlineExceededError
-from calibd.observe import observe
-from calibd.rank import Gradients, World
 
 
 @pytest.fixture

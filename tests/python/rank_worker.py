@@ -1,13 +1,12 @@
-"""A rank in a process of its own: ADDRESS SESSION RANKS RANK LAST_STEP. Takes steps up to LAST_STEP from where the session
-is, and prints each when it has its result."""
+"""A rank in a process of its own: ADDRESS SESSION RANKS RANK LAST_STEP. Takes steps up to LAST_STEP from where the
+session is, and prints each when it has its result."""
 
 from __future__ import annotations
 
 import sys
 
-from rank_support import LONG, given, open_rank
-
 from calibd.channel import Connection
+from rank_support import LONG, given, open_rank
 
 
 def main() -> None:

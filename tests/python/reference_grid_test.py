@@ -8,7 +8,6 @@ import subprocess
 
 import numpy as np
 import pytest
-
 from calibd import reference_grid
 
 RULES = ("megengine", "mxnet", "pytorch", "pytorch_current")

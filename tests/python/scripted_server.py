@@ -8,7 +8,6 @@ from concurrent import futures
 from typing import Callable, Iterator, List, Optional
 
 import grpc
-
 from calibd.config import SessionConfig
 from calibd.rpc import calibration_service_pb2 as service
 from calibd.rpc import observe_pb2 as pb

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from calibd.config import Observer
 from calibd.observe import observe
 from calibd.small_ranges import is_small, observe_small

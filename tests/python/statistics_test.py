@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from calibd.config import Observer
 from calibd.errors import InvalidArgumentError, OutOfRangeError
 from calibd.histogram import Bfloat16Histogram

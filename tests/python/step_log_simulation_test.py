@@ -6,13 +6,12 @@ import collections
 import random
 
 import pytest
-from step_model_server import StepModelServer
-
 from calibd import config
 from calibd.rpc import observe_pb2
 from calibd.step_contribution import EncodedStep, StepTicket
 from calibd.step_layers import StepLayers
 from calibd.step_log import AfterRefusal, StepLog
+from step_model_server import StepModelServer
 
 MOST_RANKS = 4
 SEEDS = 250

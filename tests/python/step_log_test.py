@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from step_model_server import refusal
-
 from calibd import config
 from calibd.errors import CalibdError, DataLossError, make_error
 from calibd.rpc import observe_pb2
@@ -12,6 +10,7 @@ from calibd.step import World
 from calibd.step_contribution import EncodedStep, StepTicket
 from calibd.step_layers import StepLayers
 from calibd.step_log import AfterRefusal, StepLog
+from step_model_server import refusal
 
 
 class Fixture:

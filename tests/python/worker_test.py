@@ -9,7 +9,6 @@ from typing import Any, Iterator
 import grpc
 import numpy as np
 import pytest
-
 from calibd import worker_stream
 from calibd.channel import Connection
 from calibd.config import Observer, Rule, SessionConfig, Synchronous

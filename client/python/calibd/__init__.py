@@ -7,6 +7,7 @@ with calibd.connect("127.0.0.1:7070") as client:
     session.qparams(method="mse", dtype="int8")
 """
 
+from calibd import fork as _fork  # noqa: F401  before grpc is imported: it says why
 from calibd.client import Client, connect
 from calibd.config import Rule, SessionConfig, Synchronous
 from calibd.errors import (

@@ -25,7 +25,12 @@ class _Exit(fork.Forkable):
     """The workers of this process that are open."""
 
     def __init__(self) -> None:
-        self.after_fork_in_child()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._open: Dict[int, Tuple[str, Closable, float]] = {}
+        self._registered = False
 
     def add(self, session: str, closable: Closable, timeout: float) -> None:
         with self._lock:
@@ -55,9 +60,7 @@ class _Exit(fork.Forkable):
                 )
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()
-        self._open: Dict[int, Tuple[str, Closable, float]] = {}
-        self._registered = False
+        self._begin()
 
     def _register(self) -> None:
         fork.register(self)

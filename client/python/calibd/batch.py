@@ -98,7 +98,8 @@ def _pack(counts: npt.NDArray[np.uint64]) -> Tuple[_Bytes, _Bytes, npt.NDArray[n
 def _width(counts: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """Bytes of the narrowest counter that holds each count."""
     over = [(counts >> np.uint64(8 * width) != 0).astype(np.int64) for width in (1, 2, 4)]
-    return np.left_shift(1, over[0] + over[1] + over[2])
+    widths: npt.NDArray[np.int64] = np.left_shift(1, over[0] + over[1] + over[2])
+    return widths
 
 
 def _to_bytes(counts: npt.NDArray[np.uint64], width: int) -> _Bytes:

@@ -7,12 +7,12 @@ import random
 import threading
 import time
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
-
-from calibd import fork  # isort: skip  # before grpc, as it says
+import weakref
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, TypeVar, Union
 
 import grpc
 
+from calibd import fork
 from calibd.errors import CancelledError, FailedPreconditionError, from_rpc
 from calibd.rpc import Calls
 
@@ -91,9 +91,9 @@ class Connection(fork.Forkable):
         with self._changed:
             return self._open_calls()
 
-    def metadata(self) -> List[Tuple[str, Union[str, bytes]]]:
+    def metadata(self) -> Tuple[Tuple[str, Union[str, bytes]], ...]:
         """What to send as `metadata` with a call or stream that starts now."""
-        return list(self._metadata() if callable(self._metadata) else self._metadata)
+        return tuple(self._metadata() if callable(self._metadata) else self._metadata)
 
     def stream(self, name: str, requests: Iterator[Any], wait_for_ready: bool = False) -> Any:
         """Starts the call `name`, such as "Observe", which has no deadline; gRPC's call, an iterator of the answers."""
@@ -178,6 +178,8 @@ class Connection(fork.Forkable):
             else:
                 self._channel = grpc.secure_channel(self.target, self._credentials, options=options)
             self._calls = Calls(self._channel)
+            # A channel that is dropped without this lives on in gRPC, and grpcio 1.51 ends children that it has.
+            weakref.finalize(self, self._channel.close).atexit = False
             fork.install()
         return self._calls
 

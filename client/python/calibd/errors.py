@@ -9,10 +9,10 @@ from __future__ import annotations
 import enum
 from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
-from calibd.rpc import errors_pb2, observe_pb2, quantization_pb2  # isort: skip  # before grpc, see fork.py
-
 import grpc
 from google.protobuf.message import DecodeError
+
+from calibd.rpc import errors_pb2, observe_pb2, quantization_pb2
 
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _DETAILS_KEY = "grpc-status-details-bin"

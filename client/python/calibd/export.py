@@ -42,7 +42,7 @@ class ExportSummary:
         layers: those in the file, in name order.
         omitted: those left out by skip_unexportable, and why.
         from_input: tensors of the input that are quantized without a layer: weights, by their own values.
-        bytes: the file's length.
+        length: of the file, in bytes.
         incomplete: values are missing in what the file comes from: the store went back in time.
         data: the file itself, where no path was given; else None.
     """
@@ -50,7 +50,7 @@ class ExportSummary:
     layers: Tuple[str, ...]
     omitted: Dict[str, CalibdError]
     from_input: Tuple[str, ...]
-    bytes: int
+    length: int
     incomplete: bool
     data: Optional[bytes]
 
@@ -96,7 +96,7 @@ def export(
         layers=tuple(summary.layer),
         omitted={layer.layer: from_detail(layer.reason) for layer in summary.omitted},
         from_input=tuple(summary.from_input),
-        bytes=summary.bytes,
+        length=summary.bytes,
         incomplete=summary.incomplete,
         data=data,
     )

@@ -1,8 +1,8 @@
 """What a fork asks of gRPC: its own handlers switched on, and nothing under way at that moment.
 
-Import this before grpc. gRPC reads GRPC_ENABLE_FORK_SUPPORT when it is imported; without it a child of a process that
-has used gRPC can make no call. With it a child can, if no call was running and no channel was open during the fork
-(found by trials with grpcio 1.51, 1.80 and 1.85): so connections pause around a fork.
+The package imports this before grpc. gRPC reads GRPC_ENABLE_FORK_SUPPORT when it is imported; without it a child of a
+process that has used gRPC can make no call. With it a child can, if no call was running and no channel was open during
+the fork (found by trials with grpcio 1.51, 1.80 and 1.85): so connections pause around a fork.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import weakref
+from typing import Any
 
 _VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 _imported_too_late = "grpc" in sys.modules and os.environ.get(_VARIABLE, "0") in ("", "0")
@@ -34,6 +35,8 @@ class Forkable:
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _lock = threading.Lock()
 _installed = False
+# An idle channel, which never connects: gRPC shuts down with its last one, and a fork meanwhile breaks grpcio 1.51.
+_idle: Any = None
 
 
 def register(forkable: Forkable) -> None:
@@ -48,8 +51,12 @@ def install() -> None:
     gRPC registers handlers of its own with its first channel. Those that are registered later run earlier before a
     fork, and must: gRPC holds its threads from then on, and closing a channel would wait for them for ever.
     """
-    global _installed
+    global _installed, _idle
+    import grpc
+
     with _lock:
+        if _idle is None:
+            _idle = grpc.insecure_channel("127.0.0.1:1")
         if not _installed and hasattr(os, "register_at_fork"):  # Windows has no fork
             os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
             _installed = True
@@ -78,5 +85,7 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    global _idle, _lock
+    _idle, _lock = None, threading.Lock()
     for forkable in list(_forkables):
         forkable.after_fork_in_child()

@@ -172,8 +172,8 @@ class SessionInfo:
         workers: Iterable[session_pb2.WorkerStatus] = (),
     ) -> SessionInfo:
         """The session of a message."""
-        names = ("name", "uid", "sealed", "incomplete", "layer_count", "worker_count", "updates_applied", "values")
-        names += ("values_ignored", "state_bytes")
+        names = ("name", "uid", "sealed", "incomplete", "layer_count", "worker_count", "updates_applied")
+        amounts = ("values", "values_ignored", "state_bytes")
         has_steps = message.HasField("synchronous")
         return SessionInfo(
             config=SessionConfig.from_proto(message.config),
@@ -183,5 +183,5 @@ class SessionInfo:
             imported=tuple(state.digest for state in message.imported),
             layers=tuple(LayerInfo.from_proto(layer) for layer in layers),
             workers=tuple(WorkerInfo.from_proto(worker) for worker in workers),
-            **{name: getattr(message, name) for name in names},
+            **{name: getattr(message, name) for name in (*names, *amounts)},
         )

@@ -164,6 +164,7 @@ def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
         order="K",
         buffersize=_BLOCK,
     ):
+        assert isinstance(block, np.ndarray)  # of one operand
         yield _float16_table()[block] if kind == "float16" else block
 
 

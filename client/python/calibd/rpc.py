@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from calibd import fork  # isort: skip  # noqa: F401  before grpc, as it says
-
 import grpc
 from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor_pb2 import ServiceDescriptorProto

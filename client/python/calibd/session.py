@@ -243,7 +243,7 @@ class Session:
             session=self._name,
             pattern=pattern,
             method=[to_method(method).to_proto() for method in methods],
-            spec=[to_spec(dtype) for dtype in dtypes],
+            spec=[spec for spec in map(to_spec, dtypes) if spec is not None],
         )
         answer = self._connection.unary("CompareMethods", request, timeout)
         return [LayerQParams.from_proto(layer) for layer in answer.layer]

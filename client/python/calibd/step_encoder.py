@@ -142,8 +142,7 @@ def _write_gradients(
         if not gradients.weight > 0 or gradients.weight != weight:
             raise _invalid(
                 info.name,
-                f"has gradients of weight {gradients.weight}; it must be above 0 and the same for all "
-                "layers of a step",
+                f"has gradients of weight {gradients.weight}; it must be above 0 and the same for all layers of a step",
             )
         if gradients.elements < 0:
             raise _invalid(info.name, f"has gradients of a tensor of {gradients.elements} elements")

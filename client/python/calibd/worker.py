@@ -20,6 +20,7 @@ from calibd.outbox import Outbox
 from calibd.rpc import statistics_pb2
 from calibd.sender import Sender
 from calibd.statistics import TensorStatistics
+from calibd.words import to_number
 from calibd.worker_stream import WorkerOptions, WorkerStream
 
 _MIN_RAW_WINDOW_BYTES = 1 << 20
@@ -236,7 +237,7 @@ class Worker:
                 f"message of {_MAX_CHUNK_BYTES}: use a session with synchronous steps, where values are counted here"
             )
         chunk = statistics_pb2.TensorChunk(
-            data_type=statistics_pb2.DataType.Value(f"DATA_TYPE_{kind.upper()}"), shape=array.shape, data=data
+            data_type=to_number(statistics_pb2.DataType, kind), shape=array.shape, data=data
         )
 
         def put(outbox: Outbox) -> None:

@@ -1,0 +1,158 @@
+"""Processes that fork: parent and child both go on, each with a worker of its own."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+
+import calibd
+import grpc
+import numpy as np
+import pytest
+
+ONES = np.ones(1000, np.float32)
+LIMIT = 60.0
+
+
+@pytest.fixture(autouse=True)
+def no_warning_of_threads():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of forks beside threads
+        yield
+
+
+def in_child(function, *arguments):
+    """Runs it in a forked child; its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join(LIMIT)
+    if process.exitcode is None:
+        process.kill()
+        process.join(LIMIT)
+        pytest.fail("the child hangs")
+    return process.exitcode
+
+
+def counts(session):
+    return {layer.layer: layer.count for layer in session.describe().layers}
+
+
+def test_a_child_observes_and_the_parent_goes_on(client):
+    session = client.create_session("s")
+    session.observe("parent", ONES)
+
+    def child():
+        session.observe("child", ONES)
+        session.flush(LIMIT)
+
+    for _ in range(3):
+        assert in_child(child) == 0
+        session.observe("parent", ONES)
+    session.flush(LIMIT)
+    assert counts(session) == {"parent": 4000, "child": 3000}
+    assert len(session.describe().workers) == 4
+
+
+def test_what_the_parent_has_not_sent_is_the_parents(start_server):
+    server = start_server("--store", "memory")
+    with calibd.connect(server.address) as client:
+        session = client.create_session("s")
+        session.observe("parent", ONES)
+
+        def child():
+            session.close(LIMIT)
+
+        assert in_child(child) == 0
+        session.flush(LIMIT)
+        assert counts(session) == {"parent": 1000}
+
+
+def test_a_child_that_ends_without_flush_sends_what_it_observed(client):
+    session = client.create_session("s")
+    session.observe("parent", ONES)
+    assert in_child(session.observe, "child", ONES) == 0
+    session.flush(LIMIT)
+    assert counts(session) == {"parent": 1000, "child": 1000}
+
+
+def test_a_child_of_a_parent_that_has_not_called_yet(client):
+    session = client.create_session("s")
+    client.connection.close()  # of this process
+    with calibd.connect(client.connection.target) as fresh:
+        session = fresh.session("s")
+
+        def child():
+            session.observe("child", ONES)
+            session.flush(LIMIT)
+
+        assert in_child(child) == 0
+        assert counts(session) == {"child": 1000}
+
+
+def exit_of(server, body):
+    """Runs a program that has `session`; its exit code and what it said on stderr."""
+    program = (
+        "import calibd, numpy as np\n"
+        f"client = calibd.connect({server.address!r}, timeout=5, exit_timeout=5)\n"
+        "session = client.create_session('s')\n"
+        "session.observe('a', np.ones(1000, np.float32))\n"
+    ) + textwrap.dedent(body)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT)
+    return done.returncode, done.stderr
+
+
+def test_a_process_that_ends_sends_what_it_observed(server):
+    assert exit_of(server, "") == (0, "")
+    with calibd.connect(server.address) as client:
+        assert counts(client.session("s")) == {"a": 1000}
+
+
+def test_a_process_that_ends_without_its_server_says_what_is_lost(server):
+    code, said = exit_of(
+        server,
+        f"""
+        session.flush()
+        client._exit_timeout = 0.2
+        other = client.session("s")
+        other.observe("b", np.ones(3, np.float32))
+        other.flush()
+        import os, signal
+        os.kill({server.process.pid}, signal.SIGKILL)
+        other.observe("b", np.ones(3, np.float32))
+        """,
+    )
+    assert code == 0
+    assert "session s may be lost" in said
+
+
+@pytest.mark.skipif(grpc.__version__.startswith("1.51."), reason="grpcio 1.51 may hang in such a fork")
+def test_forks_while_another_thread_calls(client):
+    session = client.create_session("s")
+    session.observe("parent", ONES)
+    session.flush(LIMIT)
+    stop, failures = threading.Event(), []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                session.qparams()
+            except calibd.CalibdError as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        session.observe("parent", ONES)
+        session.flush(LIMIT)
+    finally:
+        stop.set()
+        thread.join(LIMIT)
+    assert not failures and counts(session) == {"parent": 2000}
