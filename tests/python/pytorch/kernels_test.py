@@ -84,6 +84,17 @@ def test_tensors_add_up(dtype, forced):
     assert_same(kernels.collect([counter], 5)[0], expected)
 
 
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
+def test_adding_reads_nothing_back(dtype, observer):
+    """Tensors of the meta device have no data: whatever would wait for a device to read a value fails."""
+    tensor = torch.empty(6, 40, 5, dtype=sample_tensors.DTYPES[dtype], device="meta")
+    counter = kernels.make_counter(tensor, OBSERVERS[observer])
+    kernels.add(counter, tensor, OBSERVERS[observer])
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        tensor.sum().item()
+
+
 def test_counters_of_several_layers_come_together():
     values = [torch.randn(50, 3), torch.randn(7).half(), torch.randn(4, 4).bfloat16(), torch.randn(9, 2)]
     observers = [Observer("minmax", channel_axis=1), Observer(), Observer(), Observer("histogram", channel_axis=0)]

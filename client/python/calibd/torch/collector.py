@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import threading
+import warnings
 from multiprocessing.util import Finalize
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -18,6 +19,8 @@ from calibd.observer import Observer
 from calibd.session import Session
 from calibd.torch import kernels
 from calibd.torch.host_counter import HostCounter
+
+_EXIT_TIMEOUT = 5.0  # seconds
 
 # Layer, dtype, device, stream (of CUDA), channels: what one counter counts, or one step of it.
 _Key = Tuple[str, torch.dtype, torch.device, Any, int]
@@ -116,7 +119,7 @@ class Collector:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, args=(self._stop,), name="calibd-collector", daemon=True)
             self._thread.start()
-            self._at_exit = _at_exit(self._hand_over)
+            self._at_exit = _at_exit(self._finish)
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(self._interval):
@@ -150,6 +153,18 @@ class Collector:
                 for (key, _), statistics in zip(part, found):
                     self._give(self._session.observe_statistics, key[0], statistics)
 
+    def _finish(self) -> None:
+        """For the end of the process. The session may have ended before: what it is given now, it has to flush."""
+        try:
+            self.hand_over()
+            self._session.flush(_EXIT_TIMEOUT)
+        except CalibdError as error:
+            warnings.warn(
+                f"calibd: the process ends and what was observed last may be lost; close the watcher before: {error}",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+
     def _give(self, call: Any, *arguments: Any) -> None:
         try:
             call(*arguments)
@@ -175,16 +190,16 @@ class Collector:
             yield
 
 
-def _at_exit(hand_over: Callable[[], None]) -> Callable[[], None]:
-    """Calls it when this process ends, before the session's own end; returns what undoes that."""
+def _at_exit(finish: Callable[[], None]) -> Callable[[], None]:
+    """Calls it when this process ends; returns what undoes that."""
     if multiprocessing.parent_process() is not None:
         # Children of multiprocessing leave without atexit's functions, but not without these.
-        return Finalize(None, hand_over, exitpriority=200).cancel
+        return Finalize(None, finish, exitpriority=200).cancel
     pid = os.getpid()
 
     def at_exit() -> None:
         if os.getpid() == pid:  # and not in a forked child
-            hand_over()
+            finish()
 
     atexit.register(at_exit)
     return lambda: atexit.unregister(at_exit)

@@ -1,0 +1,43 @@
+"""What was watched is handed over when a process ends without having closed anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import calibd  # noqa: E402
+
+TIMEOUT = 120
+
+WATCH = """
+import multiprocessing, sys
+import torch, calibd, calibd.torch
+
+def work():
+    global watcher
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+    session = calibd.connect(sys.argv[1]).session("exit")
+    watcher = calibd.torch.watch(model, session, weights=False)
+    model(torch.ones(5, 3))
+
+if sys.argv[2] == "process":
+    work()
+else:
+    child = multiprocessing.get_context(sys.argv[2]).Process(target=work)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("how", ["process", "fork"])
+def test_nothing_is_lost_at_exit(server, how):
+    with calibd.connect(server.address) as client:
+        session = client.create_session("exit")
+        subprocess.run([sys.executable, "-c", WATCH, server.address, how], check=True, timeout=TIMEOUT)
+        found = session.statistics()
+    assert {name: layer.values() for name, layer in found.items()} == {"0": 10, "1": 10}
