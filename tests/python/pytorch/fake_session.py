@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import types
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from calibd.config import Rule, SessionConfig
@@ -23,9 +22,6 @@ class FakeSession:
         self.error: Optional[Exception] = None
         self.received = threading.Event()
         self._lock = threading.Lock()
-
-    def describe(self):
-        return types.SimpleNamespace(config=self.config)
 
     def observe(self, layer, array, dtype=None):
         self.observe_statistics(layer, observe(array, self.config.observer_of(layer), 7, dtype))

@@ -42,7 +42,6 @@ class Collector:
         self._session = session
         self._interval = interval
         self._on_device = on_device
-        self._config: Optional[SessionConfig] = None
         self._observers: Dict[str, Optional[Observer]] = {}
         self._begin()
 
@@ -64,9 +63,8 @@ class Collector:
 
     def config(self) -> SessionConfig:
         """The session's, which never changes. The first call asks the server."""
-        if self._config is None:
-            self._config = self._session.describe().config
-        return self._config
+        config: SessionConfig = self._session.config
+        return config
 
     def observer_of(self, layer: str) -> Optional[Observer]:
         """How the session observes a layer; None: it takes no values of it."""
