@@ -10,13 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import sample_tensors  # noqa: E402
-from fake_session import FakeSession  # noqa: E402
-
 from calibd.config import Rule  # noqa: E402
 from calibd.errors import FailedPreconditionError, InvalidArgumentError  # noqa: E402
 from calibd.observer import Observer  # noqa: E402
 from calibd.torch import kernels  # noqa: E402
 from calibd.torch.collector import Collector  # noqa: E402
+from fake_session import FakeSession  # noqa: E402
 
 FOREVER = 3600.0
 SECONDS = 30

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import sys
 
+import calibd.torch
 import torch
 from small_models import classifier, images
 from torch import nn
-
-import calibd.torch
 
 BATCHES = 4
 

@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import sample_tensors  # noqa: E402
-
 from calibd.errors import InvalidArgumentError  # noqa: E402
 from calibd.observe import observe as observe_array  # noqa: E402
 from calibd.observer import Observer  # noqa: E402

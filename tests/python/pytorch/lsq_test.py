@@ -12,8 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
-
 import calibd  # noqa: E402
 import calibd.torch  # noqa: E402
 from calibd.errors import InvalidArgumentError  # noqa: E402
@@ -22,6 +20,7 @@ from calibd.step import StepLayer  # noqa: E402
 from calibd.torch import LearnableFakeQuantize, LearnedScales, kernels  # noqa: E402
 from calibd.torch.fake_quantize import RULES, Quantizer  # noqa: E402
 from calibd.torch.lsq import codes_of  # noqa: E402
+from torch import nn  # noqa: E402
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden" / "learnable.json"
 RANKS = 2

@@ -12,15 +12,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from quantized_cnn import CNN, batches, converted_state, prepare_eager, prepare_graph  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.ao import quantization  # noqa: E402
-
 import calibd  # noqa: E402
 import calibd.torch  # noqa: E402
 from calibd.config import Rule  # noqa: E402
 from calibd.errors import CalibdError, FailedPreconditionError, InvalidArgumentError  # noqa: E402
 from calibd.torch.observer import FleetObserver  # noqa: E402
+from quantized_cnn import CNN, batches, converted_state, prepare_eager, prepare_graph  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.ao import quantization  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 RULES = calibd.torch.rules()

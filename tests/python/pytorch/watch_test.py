@@ -9,14 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fake_session import FakeSession  # noqa: E402
-from small_models import classifier, images  # noqa: E402
-from torch import nn  # noqa: E402
-
 import calibd.torch  # noqa: E402
 from calibd.errors import InvalidArgumentError  # noqa: E402
 from calibd.torch import kernels, modules  # noqa: E402
 from calibd.torch.progress import Progress  # noqa: E402
+from fake_session import FakeSession  # noqa: E402
+from small_models import classifier, images  # noqa: E402
+from torch import nn  # noqa: E402
 
 LEAVES = [
     "stem",
@@ -91,7 +90,7 @@ def test_inputs():
 
 def test_batches_end_the_watch():
     model = classifier()
-    session, watcher = run(model, batches=5, **{"include": "head"})
+    session, _ = run(model, batches=5, include="head")
     assert session.layers["head"].values() == 5 * 4 * 10
     session = FakeSession()
     with calibd.torch.watch(model, session, include="head", weights=False, batches=2) as watcher:

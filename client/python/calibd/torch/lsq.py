@@ -172,10 +172,10 @@ class _FakeQuantize(torch.autograd.Function):
 class LearnedScales:
     """The LearnableFakeQuantize modules of a model, and the synchronous steps of one rank that teach them.
 
-        scales = LearnedScales(model)
-        scales.session = calibd.torch.distributed_session(server, "qat", synchronous=True, rules=scales.rules())
-        for batch in loader:
-            loss(model(batch)).backward(); optimizer.step(); scales.step()
+    scales = LearnedScales(model)
+    scales.session = calibd.torch.distributed_session(server, "qat", synchronous=True, rules=scales.rules())
+    for batch in loader:
+        loss(model(batch)).backward(); optimizer.step(); scales.step()
     """
 
     def __init__(self, model: nn.Module, session: Optional[Session] = None) -> None:
