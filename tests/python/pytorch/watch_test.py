@@ -90,7 +90,7 @@ def test_inputs():
 
 def test_batches_end_the_watch():
     model = classifier()
-    session, _ = run(model, batches=5, **{"include": "head"})
+    session, _ = run(model, batches=5, include="head")
     assert session.layers["head"].values() == 5 * 4 * 10
     session = FakeSession()
     with calibd.torch.watch(model, session, include="head", weights=False, batches=2) as watcher:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +57,7 @@ class HostCounter:
             return
         for begin in range(0, len(words), _BLOCK):
             block = words[begin : begin + _BLOCK]
-            # The greatest number has the greatest signed word, the least negative one the greatest unsigned word.
-            greatest, farthest = int(block.view(np.int32).max()), int(block.max())
+            greatest, farthest = _ends(block)
             if greatest >= _INFINITY or farthest >= _SIGN + _INFINITY:
                 self._add_with_non_finite(block)
             else:
@@ -90,7 +89,7 @@ class HostCounter:
         self._negative_infinity += counts[2]
         finite = block[magnitudes < _INFINITY]
         if len(finite):
-            self._add_finite(finite, int(finite.view(np.int32).max()), int(finite.max()))
+            self._add_finite(finite, *_ends(finite))
 
     def _count(self, keys: _Words) -> None:
         scratch = _SCRATCH.get()
@@ -115,6 +114,12 @@ class HostCounter:
         if bits is not None:
             statistics.histogram = patterns.histogram(self._table[np.newaxis], self._lossless, bits)
         return statistics
+
+
+def _ends(words: _Words) -> Tuple[int, int]:
+    """The greatest signed word, which the greatest number has, and the greatest unsigned one, which the least has."""
+    signed: npt.NDArray[Any] = words.view(np.int32)
+    return int(signed.max()), int(words.max())
 
 
 def words_of(tensor: torch.Tensor) -> _Words:
