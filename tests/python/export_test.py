@@ -73,6 +73,7 @@ def test_all_that_is_asked_is_sent(exporter):
         pattern="f*",
         method=calibd.Method("percentile", percentile=99.5),
         dtype="int8",
+        preset="tensorrt",
         weights="*.w",
         weight_method="mse",
         weight_dtype=calibd.QuantSpec("int4", per_channel=True),
@@ -87,9 +88,9 @@ def test_all_that_is_asked_is_sent(exporter):
     options = exporter.options
     assert (options.session, options.pattern, options.format) == ("s", "f*", FORMATS["tensorrt-cache"])
     assert options.method.percentile == 99.5 and options.weight_method.method
-    assert options.spec.type == quantization_pb2.QUANT_TYPE_INT8 and options.spec.scheme == 0, (
-        "the rest is the format's"
-    )
+    assert options.spec.type == quantization_pb2.QUANT_TYPE_INT8
+    assert options.spec.preset == quantization_pb2.QUANT_PRESET_TENSORRT
+    assert options.spec.scheme == 0, "the rest is the format's"
     assert options.weight_spec.granularity == quantization_pb2.QUANT_GRANULARITY_PER_CHANNEL
     assert dict(options.name) == {"a": "A"} and options.skip_unexportable and options.weight_pattern == "*.w"
     assert options.tensorrt_cache.version == "8.6.1" and options.tensorrt_cache.algorithm == "MinMaxCalibration"

@@ -283,6 +283,9 @@ class Session:
         pattern: str = "",
         method: Union[str, Method] = "minmax",
         dtype: Union[str, QuantSpec, None] = None,
+        scheme: Optional[str] = None,
+        preset: Optional[str] = None,
+        per_channel: Optional[bool] = None,
         weights: str = "",
         weight_method: Union[str, Method] = "minmax",
         weight_dtype: Union[str, QuantSpec, None] = None,
@@ -304,7 +307,8 @@ class Session:
                 aimet-1.0.0, aimet-2.0.0, safetensors, ncnn or mxnet.
             path: where it goes, whole or not at all, over what was there; None: into the summary's `data`.
             pattern: glob over layer names; empty: all.
-            method, dtype: of activations; what is not said is as the format's consumers expect.
+            method, dtype, scheme, preset, per_channel: of activations; what is not said is as the format's consumers
+                expect. A QuantSpec says everything. TensorRT takes an ONNX model of dtype="int8", scheme="symmetric".
             weights: glob of the layers that are weights; empty: `*.weight`.
             weight_method, weight_dtype: of weights.
             names: names in the file, by layer.
@@ -324,7 +328,7 @@ class Session:
             pattern=pattern,
             format=format_number(format),
             method=to_method(method).to_proto(),
-            spec=to_spec(dtype),
+            spec=to_spec(dtype, scheme=scheme, preset=preset, per_channel=per_channel),
             weight_pattern=weights,
             weight_method=to_method(weight_method).to_proto(),
             weight_spec=to_spec(weight_dtype),
