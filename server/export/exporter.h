@@ -60,6 +60,7 @@ class Exporter {
 
   // The options, with method and spec of weights filled in (a granularity that is not set is open), and the input,
   // empty if there is none. INVALID_FIELD, EXPORT_INPUT_INVALID.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): overriders keep the input
   virtual absl::Status Begin(const v1::ExportOptions& /*options*/, std::string /*input*/) { return absl::OkStatus(); }
   // NOT_EXPORTABLE: the format can't hold it; the message says why and what to do, and the file is made without it.
   // REQUIRES: no tensor before had this name.
