@@ -5,6 +5,7 @@
 #include "proto/codec/quantization_codec.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
+#include "server/export/qdq/model_memory.h"
 #include "server/export/qdq/qdq_model.h"
 
 namespace calib::server {
@@ -20,6 +21,8 @@ class OnnxQdqExporter final : public Exporter {
             .weights = QuantSpec{.preset = QuantPreset::kOnnxruntime},
             .weights_per_channel = true};
   }
+
+  uint64_t InputMemory(absl::string_view input) const override { return input.size() + ModelMemory(input); }
 
   absl::Status Begin(const v1::ExportOptions& options, std::string input) override {
     model_ = std::move(input);
