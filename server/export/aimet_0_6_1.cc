@@ -35,6 +35,7 @@ class Aimet061Exporter final : public Exporter {
  private:
   absl::Status Check(const ExportTensor& tensor) override {
     if (absl::Status status = CheckAimetInteger(tensor); !status.ok()) return status;
+    if (absl::Status status = CheckAimetChannels(tensor); !status.ok()) return status;
     return CheckHasRange(tensor);
   }
 

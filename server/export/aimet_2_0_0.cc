@@ -37,14 +37,10 @@ class Aimet200Exporter final : public Exporter {
 
  private:
   absl::Status Check(const ExportTensor& tensor) override {
-    const v1::LayerQParams& qparams = tensor.qparams;
-    if (!IsFloat8(TypeOf(qparams).kind)) {
+    if (!IsFloat8(TypeOf(tensor.qparams).kind)) {
       if (absl::Status status = CheckAimetInteger(tensor); !status.ok()) return status;
     }
-    if (IsPerChannel(qparams) && !qparams.has_channel_axis()) {
-      return NotExportable(tensor,
-                           "it has a scale a channel, and the axis of its channels is not known; ask per tensor");
-    }
+    if (absl::Status status = CheckChannelAxis(tensor); !status.ok()) return status;
     return CheckHasRange(tensor);
   }
 

@@ -50,6 +50,21 @@ absl::Status CheckAimetInteger(const ExportTensor& tensor) {
   return absl::OkStatus();
 }
 
+absl::Status CheckAimetChannels(const ExportTensor& tensor) {
+  const v1::LayerQParams& qparams = tensor.qparams;
+  if (!IsPerChannel(qparams)) return absl::OkStatus();
+  if (!tensor.is_weight) {
+    return NotExportable(tensor,
+                         "it has a scale a channel, and the format has those of weights alone; ask per tensor, or for "
+                         "aimet-2.0.0");
+  }
+  if (absl::Status status = CheckChannelAxis(tensor); !status.ok()) return status;
+  if (qparams.channel_axis() == 0 || qparams.channel_axis() == 1) return absl::OkStatus();
+  return NotExportable(tensor, absl::StrCat("it has a scale a channel along axis ", qparams.channel_axis(),
+                                            ", and readers of the format take them for the output channels', axis 0, "
+                                            "or 1 as of MatMul; ask per tensor, or for aimet-2.0.0"));
+}
+
 int64_t AimetOffset(const v1::LayerQParams& qparams, int channel) {
   return qparams.qmin() - qparams.zero_point(channel);
 }

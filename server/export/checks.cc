@@ -36,6 +36,11 @@ absl::Status CheckPerTensor(const ExportTensor& tensor) {
                                             " scales, one a channel, and the format holds one; ask per tensor"));
 }
 
+absl::Status CheckChannelAxis(const ExportTensor& tensor) {
+  if (!IsPerChannel(tensor.qparams) || tensor.qparams.has_channel_axis()) return absl::OkStatus();
+  return NotExportable(tensor, "it has a scale a channel, and the axis of its channels is not known; ask per tensor");
+}
+
 absl::Status CheckZeroPointZero(const ExportTensor& tensor) {
   const auto& zero_points = tensor.qparams.zero_point();
   if (AllZero(zero_points)) return absl::OkStatus();

@@ -19,6 +19,8 @@ absl::Status NotExportable(const ExportTensor& tensor, absl::string_view problem
 absl::Status CheckHasRange(const ExportTensor& tensor);
 // More than one scale.
 absl::Status CheckPerTensor(const ExportTensor& tensor);
+// More than one scale, and the axis of the channels is not known.
+absl::Status CheckChannelAxis(const ExportTensor& tensor);
 // Real zero is not code 0.
 absl::Status CheckZeroPointZero(const ExportTensor& tensor);
 // Per tensor, int8, codes -127 or -128 to 127, zero point 0.

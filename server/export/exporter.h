@@ -1,6 +1,7 @@
 #ifndef CALIB_SERVER_EXPORT_EXPORTER_H_
 #define CALIB_SERVER_EXPORT_EXPORTER_H_
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,6 +59,8 @@ class Exporter {
   // The name that a layer gets without an entry in the options' name map.
   virtual std::string NameOf(absl::string_view layer, bool /*is_weight*/) const { return std::string(layer); }
 
+  // The most bytes that it takes to read an input and to write what is made of it, beside the input and the tensors.
+  virtual uint64_t InputMemory(absl::string_view input) const { return 2 * input.size(); }
   // The options, with method and spec of weights filled in (a granularity that is not set is open), and the input,
   // empty if there is none. INVALID_FIELD, EXPORT_INPUT_INVALID.
   // NOLINTNEXTLINE(performance-unnecessary-value-param): overriders keep the input

@@ -1,6 +1,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
 #include "server/export/json_text.h"
@@ -14,6 +15,11 @@ class MxnetExporter final : public Exporter {
     // "auto", the type that MXNet's own quantize_model takes.
     const QuantSpec auto8 = {.type = {.kind = CodeKind::kAuto8}, .preset = QuantPreset::kMxnet};
     return {.activations = auto8, .weights = auto8};
+  }
+
+  // As MXNet looks them up, whether they are weights or not.
+  std::string NameOf(absl::string_view layer, bool /*is_weight*/) const override {
+    return absl::StrCat(layer, "_output");
   }
 
  private:

@@ -37,6 +37,8 @@ class NcnnExporter final : public Exporter {
     return absl::StrCat(absl::StripSuffix(layer, ".weight"), NcnnTable::kWeightMark, "0");
   }
 
+  uint64_t InputMemory(absl::string_view input) const override { return NcnnTable::MemoryOf(input); }
+
   absl::Status Begin(const v1::ExportOptions&, std::string input) override {
     absl::StatusOr<NcnnTable> table = NcnnTable::Parse(input);
     if (!table.ok()) return table.status();

@@ -1,5 +1,6 @@
 #include "server/export/ncnn_table.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -52,6 +53,14 @@ absl::StatusOr<NcnnTable> NcnnTable::Parse(absl::string_view text) {
     table.lines_.emplace_back(line);
   }
   return table;
+}
+
+uint64_t NcnnTable::MemoryOf(absl::string_view text) {
+  // A line is a string in the table, a key in the index and a view while it is read, a field is another view.
+  constexpr uint64_t kLine = 300, kField = 48;
+  const auto lines = static_cast<uint64_t>(std::count(text.begin(), text.end(), '\n'));
+  const auto fields = static_cast<uint64_t>(std::count(text.begin(), text.end(), ' '));
+  return 3 * text.size() + kLine * (lines + 1) + kField * fields;
 }
 
 void NcnnTable::Put(const std::string& key, const std::string& numbers) {

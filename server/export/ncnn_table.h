@@ -1,6 +1,7 @@
 #ifndef CALIB_SERVER_EXPORT_NCNN_TABLE_H_
 #define CALIB_SERVER_EXPORT_NCNN_TABLE_H_
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -20,6 +21,9 @@ class NcnnTable {
 
   // EXPORT_INPUT_INVALID: the text is no such table, or not one that ncnn reads to its end; the message has the line.
   static absl::StatusOr<NcnnTable> Parse(absl::string_view text);
+
+  // The most bytes that Parse and ToText hold for a text. Short lines take many times what they take in it.
+  static uint64_t MemoryOf(absl::string_view text);
 
   // Replaces the row of this key where it is, or adds one at the end.
   void Put(const std::string& key, const std::string& numbers);

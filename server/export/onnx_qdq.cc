@@ -5,6 +5,8 @@
 #include "proto/codec/quantization_codec.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
+#include "server/export/onnx_conventions.h"
+#include "server/export/qdq/model_memory.h"
 #include "server/export/qdq/qdq_model.h"
 
 namespace calib::server {
@@ -13,13 +15,12 @@ namespace {
 class OnnxQdqExporter final : public Exporter {
  public:
   ExportConventions conventions() const override {
-    return {.input = ExportConventions::Input::kRequired,
-            .activations =
-                QuantSpec{
-                    .type = {.is_signed = false}, .scheme = QuantScheme::kAffine, .preset = QuantPreset::kOnnxruntime},
-            .weights = QuantSpec{.preset = QuantPreset::kOnnxruntime},
-            .weights_per_channel = true};
+    ExportConventions conventions = OnnxConventions();
+    conventions.input = ExportConventions::Input::kRequired;
+    return conventions;
   }
+
+  uint64_t InputMemory(absl::string_view input) const override { return input.size() + ModelMemory(input); }
 
   absl::Status Begin(const v1::ExportOptions& options, std::string input) override {
     model_ = std::move(input);

@@ -4,26 +4,18 @@
 #include "server/export/checks.h"
 #include "server/export/formats.h"
 #include "server/export/json_text.h"
+#include "server/export/onnx_conventions.h"
 
 namespace calib::server {
 namespace {
 
 class OnnxruntimeOverridesExporter final : public Exporter {
  public:
-  ExportConventions conventions() const override {
-    return {.activations =
-                QuantSpec{
-                    .type = {.is_signed = false}, .scheme = QuantScheme::kAffine, .preset = QuantPreset::kOnnxruntime},
-            .weights = QuantSpec{.preset = QuantPreset::kOnnxruntime},
-            .weights_per_channel = true};
-  }
+  ExportConventions conventions() const override { return OnnxConventions(); }
 
  private:
   absl::Status Check(const ExportTensor& tensor) override {
-    if (IsPerChannel(tensor.qparams) && !tensor.qparams.has_channel_axis()) {
-      return NotExportable(tensor,
-                           "it has a scale a channel, and the axis of its channels is not known; ask per tensor");
-    }
+    if (absl::Status status = CheckChannelAxis(tensor); !status.ok()) return status;
     return CheckHasRange(tensor);
   }
 

@@ -144,8 +144,7 @@ absl::StatusOr<ExportFile> ExportFileMaker::Finish() {
 
 absl::StatusOr<ExportFile> MakeExportFile(ExportQuery* query, std::string input, ExportMemory* memory,
                                           const std::function<bool()>& abandoned) {
-  // An input is held as it came, as it was read, and as what is made of it.
-  if (absl::Status status = memory->Add(2 * input.size()); !status.ok()) return status;
+  if (absl::Status status = memory->Add(query->exporter->InputMemory(input)); !status.ok()) return status;
   if (absl::Status status = query->exporter->Begin(query->options, std::move(input)); !status.ok()) return status;
   const std::vector<std::string> layers = query->session->ListLayers(query->pattern, "", kAllLayers);
   ExportFileMaker maker(query, memory);

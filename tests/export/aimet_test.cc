@@ -91,5 +91,32 @@ TEST(AimetTest, Refusals) {
   ExpectRefused(NewExporter(kVersions[2]).get(), weight, "axis of its channels");
 }
 
+TEST(AimetTest, OldVersionsHaveChannelsOfWeightsAlone) {
+  for (const v1::ExportFormat version : {kVersions[0], kVersions[1]}) {
+    const auto exporter = NewExporter(version);
+    ExportTensor weight = Weight(*exporter, "W", {{-1, 1}, {-2, 2}});
+    for (const int axis : {-1, -2, 2, 3}) {
+      weight.qparams.set_channel_axis(axis);
+      ExpectRefused(exporter.get(), weight, "a scale a channel along axis " + std::to_string(axis));
+    }
+    weight.qparams.clear_channel_axis();
+    ExpectRefused(exporter.get(), weight, "axis of its channels is not known");
+    ExportTensor activation = weight;
+    activation.is_weight = false;
+    for (const int axis : {0, 1, -1}) {
+      activation.qparams.set_channel_axis(axis);
+      ExpectRefused(exporter.get(), activation, "those of weights alone");
+    }
+    weight.qparams.set_channel_axis(1);
+    EXPECT_TRUE(exporter->Add(weight).ok());
+  }
+  // It says the axis.
+  const auto exporter = NewExporter(kVersions[2]);
+  ExportTensor activation = Weight(*exporter, "a", {{-1, 1}, {-2, 2}});
+  activation.is_weight = false;
+  activation.qparams.set_channel_axis(-1);
+  EXPECT_EQ(Json::parse(FileOf(kVersions[2], {activation})).at("encodings").at(0).at("axis"), -1);
+}
+
 }  // namespace
 }  // namespace calib::server

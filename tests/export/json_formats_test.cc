@@ -79,7 +79,8 @@ TEST(OnnxruntimeOverridesTest, Refusals) {
 
 TEST(MxnetTest, Ranges) {
   EXPECT_EQ(Json::parse(SampleFile(v1::EXPORT_FORMAT_MXNET)),
-            Json::parse(R"({"conv1_out": [0.0, 6.35], "fc_out": [-12.7, 9.0], "input": [-2.5, 2.1]})"));
+            Json::parse(R"({"conv1_out_output": [0.0, 6.35], "fc_out_output": [-12.7, 9.0],
+                            "input_output": [-2.5, 2.1]})"));
   const auto exporter = NewExporter(v1::EXPORT_FORMAT_MXNET);
   ExpectRefused(exporter.get(), Activation(*exporter, "zeros", {0, 0}), "its range is zero");
   ExpectRefused(exporter.get(), Weight(*exporter, "W", {{-1, 1}, {-2, 2}}), "2 scales");

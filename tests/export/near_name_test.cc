@@ -21,5 +21,19 @@ TEST(NearNameTest, TakesTheNearest) {
   EXPECT_EQ(NearName("input", {}), std::nullopt);
 }
 
+TEST(NearNameTest, LooksAtNoMoreThanItCanInAMoment) {
+  const std::string most(64, 'x'), more(65, 'x');
+  EXPECT_EQ(NearName("y" + most.substr(1), {{most}}), most);
+  EXPECT_EQ(NearName("y" + more.substr(1), {{more}}), std::nullopt);
+  // That it is the same, or contained, is told of long ones too.
+  EXPECT_EQ(NearName(more + ".", {{more}}), more);
+  EXPECT_EQ(NearName(more, {{"a" + more}}), "a" + more);
+
+  std::vector<std::string> names(9'999, "z");
+  names.insert(names.end(), {"input", "output"});
+  EXPECT_EQ(NearName("imput", names), "input");
+  EXPECT_EQ(NearName("outpud", names), std::nullopt);
+}
+
 }  // namespace
 }  // namespace calib::server

@@ -195,6 +195,42 @@ def test_batches_must_fit_the_model() -> None:
     assert observe(two_inputs, Recorder(), [both]) == ["x", "z", "y"]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("batch", "given"),
+    [
+        (np.ones((2, 4)), "float64 of shape [2, 4]"),
+        (np.ones((2, 4), np.int64), "int64 of shape [2, 4]"),
+        (np.ones((2, 5), np.float32), "float32 of shape [2, 5]"),
+        (np.ones(4, np.float32), "float32 of shape [4]"),
+        (np.array([["a", object()]]), "object of shape [1, 2]"),
+    ],
+)
+def test_a_batch_of_another_type_or_shape_is_named(batch: np.ndarray, given: str) -> None:
+    session = Recorder()
+    with pytest.raises(InvalidArgumentError, match=r"x takes tensor\(float\) of shape \[.+, 4\], and") as raised:
+        observe(branched(), session, [batch])  # type: ignore[arg-type]
+    assert f"was given {given}; " in str(raised.value)
+    assert [layer for layer, _ in session.calls] == ["w.weight"]
+
+
+def test_a_batch_that_fits_the_inputs_but_no_operator_is_refused() -> None:
+    model = make_model(node("MatMul", ["x", "w.weight"], "y"), constants={"w.weight": np.ones((3, 2), np.float32)})
+    del model.graph.input[0].type.tensor_type.shape.dim[:]
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(InvalidArgumentError, match="does not fit the model"):
+        next(tensors(model, [np.ones((1, 4), np.float32)]))
+
+
+def test_weights_are_those_of_the_export() -> None:
+    def names(*nodes: Any) -> List[str]:
+        return [name for name, _ in weights(make_model(*nodes, constants={"w": LINEAR_WEIGHT, "bias": LINEAR_WEIGHT}))]
+
+    assert names(node("Gemm", ["w", "x"], "y")) == []
+    assert names(node("Gemm", ["x", "w", "bias"], "y")) == ["w"]
+    assert names(node("MatMul", ["w", "x"], "y")) == ["w"]
+    assert names(helper.make_node("MatMul", ["x", "w"], ["y"], domain="elsewhere")) == []
+
+
 def test_a_session_of_a_model_s_tensors_is_exported_without_names(client: Any, tmp_path: pathlib.Path) -> None:
     batches = [np.random.default_rng(seed).normal(size=(32, 4)).astype(np.float32) for seed in range(3)]
     session = client.create_session("by-tensor")

@@ -283,6 +283,23 @@ TEST_F(ExportRpcTest, InputsAndFilesAreBounded) {
   ExpectNothingHeld();
 }
 
+TEST_F(ExportRpcTest, WhatReadingAnInputTakesIsBounded) {
+  Push("s", {"a"}, {1, 2});
+  // A model of 50000 empty nodes, 100 KB, of which the parser makes 8 MB.
+  std::string model("\x3a\xa0\x8d\x06", 4);
+  for (int i = 0; i < 50000; ++i) model += std::string("\x0a\0", 2);
+  grpc::Status status = Send({OptionsRequest(OptionsOf(v1::EXPORT_FORMAT_ONNX_QDQ)), InputRequest(model)}).status;
+  EXPECT_REASON(status, LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("--max-export-bytes"));
+  // A table of 50000 comments.
+  std::string table;
+  for (int i = 0; i < 50000; ++i) table += "#\n";
+  status = Send({OptionsRequest(OptionsOf(v1::EXPORT_FORMAT_NCNN)), InputRequest(table)}).status;
+  EXPECT_REASON(status, LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("--max-export-bytes"));
+  ExpectNothingHeld();
+}
+
 TEST_F(ExportRpcTest, ManyLayersTakeManyMessages) {
   const std::string prefix(500, 'x');
   std::vector<std::string> layers;

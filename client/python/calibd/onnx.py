@@ -26,8 +26,8 @@ Model = Union[str, "os.PathLike[str]", onnx.ModelProto]
 Batch = Union[np.ndarray, Mapping[str, np.ndarray]]
 Patterns = Union[str, Sequence[str], None]
 
-# Operators whose constant operands are weights, and which inputs those can be.
-_WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
+# Operators whose constant operands are weights, and which inputs those can be: as the server's export has them.
+_WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1)}
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -106,11 +106,11 @@ def observe(
 
 def weights(model: Model) -> Iterator[Tuple[str, np.ndarray]]:
     """Name and values of the float initializers that Conv, ConvTranspose, Gemm or MatMul read, each once, in the
-    order of their first reader."""
+    order of their first reader: of Gemm the second input alone, of MatMul either."""
     loaded = _load(model)
     initializers = {tensor.name: tensor for tensor in loaded.graph.initializer}
     for node in loaded.graph.node:
-        for position in _WEIGHTS.get(node.op_type, ()):
+        for position in _WEIGHTS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ():
             tensor = initializers.pop(node.input[position], None)
             if tensor is not None and tensor.data_type in _FLOATS:
                 yield tensor.name, numpy_helper.to_array(tensor, _folder(model))
@@ -119,7 +119,10 @@ def weights(model: Model) -> Iterator[Tuple[str, np.ndarray]]:
 def tensors(
     model: Model, batches: Iterable[Batch], *, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> Iterator[List[Tuple[str, np.ndarray]]]:
-    """For each batch, name and values of the model's float inputs, intermediates and outputs, as `observe` has them."""
+    """For each batch, name and values of the model's float inputs, intermediates and outputs, as `observe` has them.
+
+    Raises InvalidArgumentError for batches that do not fit the model.
+    """
     loaded = _load(model)
     inputs = _inputs(loaded.graph)
     runner, _borrowed = _runner(model, loaded, providers)
@@ -127,7 +130,7 @@ def tensors(
     for batch in batches:
         feed = _feed(batch, inputs)
         fed = [(name, array) for name, array in feed.items() if array.dtype in (np.float32, np.float16)]
-        yield fed + list(zip(wanted, runner.run(wanted, feed)))
+        yield fed + list(zip(wanted, _run(runner, wanted, feed)))
 
 
 class _Choice:
@@ -164,6 +167,25 @@ def _feed(batch: Batch, inputs: List[str]) -> Dict[str, np.ndarray]:
     if set(batch) != set(inputs):
         raise InvalidArgumentError(f"a batch has {', '.join(batch)}; the model's inputs are {', '.join(inputs)}")
     return {name: np.asarray(array) for name, array in batch.items()}
+
+
+def _run(runner: Any, wanted: List[str], feed: Dict[str, np.ndarray]) -> List[np.ndarray]:
+    try:
+        values: List[np.ndarray] = runner.run(wanted, feed)
+    except Exception as error:  # ONNX Runtime's have no class of their own above them
+        inputs = [
+            f"{put.name} takes {put.type} of shape {_shape(put.shape)}, and was given {feed[put.name].dtype} of shape "
+            f"{_shape(feed[put.name].shape)}"
+            for put in runner.get_inputs()
+            if put.name in feed
+        ]
+        raise InvalidArgumentError(f"a batch does not fit the model: {'; '.join(inputs)}; {error}") from error
+    return values
+
+
+def _shape(sizes: Iterable[Any]) -> str:
+    """Sizes that the model leaves open have names in it, or none."""
+    return f"[{', '.join('?' if size is None else str(size) for size in sizes)}]"
 
 
 def _runner(model: Model, loaded: onnx.ModelProto, providers: Sequence[str]) -> Tuple[Any, List[np.ndarray]]:

@@ -11,8 +11,10 @@
 namespace calib::server {
 namespace {
 
-// Longer names are no names that people write, and the comparison takes time by the square.
+// The comparison takes time by the square of the characters, and nothing interrupts it. Longer names are rarely typed.
+constexpr size_t kMostCompared = 64;
 constexpr size_t kMostCharacters = 512;
+constexpr size_t kMostNames = 10'000;
 constexpr size_t kLeastContained = 3;
 
 std::string Folded(absl::string_view name) {
@@ -46,13 +48,14 @@ std::optional<std::string> NearName(absl::string_view wanted, absl::Span<const s
   const std::string* containing = nullptr;
   const std::string* near = nullptr;
   size_t least = sought.size() / 4 + 1;
-  for (const std::string& name : names) {
+  for (const std::string& name : names.subspan(0, kMostNames)) {
     const std::string candidate = Folded(name);
     if (candidate == sought) return name;
     if (sought.size() >= kLeastContained && absl::StrContains(candidate, sought) &&
         (containing == nullptr || name.size() < containing->size())) {
       containing = &name;
     }
+    if (sought.size() > kMostCompared || candidate.size() > kMostCompared) continue;
     if (candidate.size() > sought.size() + least || sought.size() > candidate.size() + least) continue;
     if (const size_t distance = EditDistance(sought, candidate); distance < least) {
       least = distance;

@@ -1,6 +1,8 @@
 #include "server/export/qdq/node_insertion.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -88,13 +90,17 @@ void NodeInsertion::Apply() {
   VisitReads(graph_, [&](const onnx::NodeProto*, int, std::string* name) {
     if (const auto found = renamed_.find(*name); found != renamed_.end()) *name = found->second;
   });
-  google::protobuf::RepeatedPtrField<onnx::NodeProto> nodes;
+  // The nodes themselves move: another list of empty ones to swap with would take as much memory again.
+  auto& nodes = *graph_->mutable_node();
+  std::vector<onnx::NodeProto*> old(static_cast<size_t>(nodes.size()));
+  nodes.ExtractSubrange(0, nodes.size(), old.data());
   MoveTo(&front_, &nodes);
-  for (int i = 0; i < graph_->node_size(); ++i) {
-    if (!removed_.contains(i)) graph_->mutable_node(i)->Swap(nodes.Add());
-    if (const auto found = behind_.find(i); found != behind_.end()) MoveTo(&found->second, &nodes);
+  for (size_t i = 0; i < old.size(); ++i) {
+    std::unique_ptr<onnx::NodeProto> node(old[i]);
+    const int position = static_cast<int>(i);
+    if (!removed_.contains(position)) nodes.AddAllocated(node.release());
+    if (const auto found = behind_.find(position); found != behind_.end()) MoveTo(&found->second, &nodes);
   }
-  graph_->mutable_node()->Swap(&nodes);
   RemoveDeclarations();
 }
 

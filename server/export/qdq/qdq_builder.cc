@@ -60,7 +60,7 @@ QdqBuilder::QdqBuilder(onnx::ModelProto* model, GraphIndex* index, const QdqOpti
 
 absl::StatusOr<const GraphIndex::Value*> QdqBuilder::Find(const QdqTensor& tensor) const {
   if (const GraphIndex::Value* const value = index_->Find(tensor.name); value != nullptr) return value;
-  // Looked for only for someone who will read it: it takes long for many names.
+  // Looked for only for someone who will read it, which ends the work.
   std::optional<std::string> near;
   if (!options_->skip_unexportable) near = NearName(tensor.name, index_->Names(tensor.weight));
   return Refuse(absl::StrCat(

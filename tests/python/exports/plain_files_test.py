@@ -49,22 +49,28 @@ def test_csv_has_a_row_a_channel(exporter: Calibctl, digits: str, tmp_path: path
 
 def test_names_come_back_as_they_are(exporter: Calibctl, tmp_path: pathlib.Path) -> None:
     session = session_with(exporter, "plain-names", *NAMES)
-    for export_format in ("json", "csv", "mxnet"):
+    for export_format in ("json", "csv"):
         exporter.export(session, export_format, tmp_path / export_format)
     expected = sorted([*NAMES, "ordinary"])
     assert sorted(layer["layer"] for layer in json.loads((tmp_path / "json").read_text())["layers"]) == expected
     with open(tmp_path / "csv", newline="", encoding="utf-8") as file:
         assert sorted(row["layer"] for row in csv.DictReader(file)) == expected
-    assert sorted(json.loads((tmp_path / "mxnet").read_text())) == expected
+
+
+def test_mxnet_has_the_outputs_of_layers(exporter: Calibctl, tmp_path: pathlib.Path) -> None:
+    session = session_with(exporter, "mxnet-names", *NAMES)
+    exporter.export(session, "mxnet", tmp_path / "m.json", "--rename", "ordinary=data")
+    expected = sorted([*(f"{name}_output" for name in NAMES), "data"])
+    assert sorted(json.loads((tmp_path / "m.json").read_text())) == expected
 
 
 def test_mxnet_has_the_range_of_each_layer(exporter: Calibctl, digits: str, tmp_path: pathlib.Path) -> None:
     summary = exporter.export(digits, "mxnet", tmp_path / "m.json", "--method", "entropy")
     ranges = json.loads((tmp_path / "m.json").read_text())
     expected = exporter.qparams(digits, "--method", "entropy", "--dtype", "auto8", "--preset", "mxnet")
-    assert sorted(ranges) == summary["layers"]
+    assert sorted(ranges) == sorted(f"{layer}_output" for layer in summary["layers"])
     for layer in ("input", "conv1", "relu3", "logits"):
-        least, greatest = ranges[layer]
+        least, greatest = ranges[f"{layer}_output"]
         assert _float32([least, greatest]) == _float32(
             [expected[layer]["clip_min"][0], expected[layer]["clip_max"][0]]
         ), layer
