@@ -31,7 +31,7 @@ class Collector:
 
     observe neither waits for a device nor for the network: counts stay on the tensor's device until a thread of the
     collector brings them to the host, every `interval` seconds, and gives them to the session. Exceptions to that: the
-    first layer waits for the session's config; for reference histograms, and histograms of more than
+    first layer waits for the session's config and worker; for reference histograms, and histograms of more than
     kernels.MOST_DEVICE_CHANNELS channels, tensors are copied to the host at once.
 
     After a fork the child begins anew, without what the parent has not handed over yet. Thread-safe.
@@ -99,6 +99,7 @@ class Collector:
         device = tensor.device
         stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         key = (layer, tensor.dtype, device, stream, kernels.channels_of(tensor, observer))
+        self._open()
         with self._lock:
             counter = None if observer.depends_on_order else self._counters.get(key)
             if counter is None:
@@ -112,6 +113,12 @@ class Collector:
                 self._start()
             kernels.add(counter, tensor, observer)
         return True
+
+    def _open(self) -> None:
+        # Before _start: the session's own function for the end of the process has to run after the collector's, and
+        # the worker's threads can't be started that late. Other sessions, in this process, have neither.
+        if self._thread is None and isinstance(self._session, Session):
+            self._give(self._session.open)
 
     def _start(self) -> None:
         if self._thread is None:
