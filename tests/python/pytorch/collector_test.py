@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 import sample_tensors  # noqa: E402
 from calibd.config import Rule  # noqa: E402
-from calibd.errors import FailedPreconditionError, InvalidArgumentError  # noqa: E402
+from calibd.errors import CalibdError, FailedPreconditionError, InvalidArgumentError  # noqa: E402
 from calibd.observer import Observer  # noqa: E402
 from calibd.torch import kernels  # noqa: E402
 from calibd.torch.collector import Collector  # noqa: E402
@@ -116,6 +116,33 @@ def test_the_session_s_error_comes_from_close():
     with pytest.raises(FailedPreconditionError, match="sealed"):
         collector.close()
     assert collector.error is session.error
+
+
+@pytest.mark.parametrize("kind", ["histogram", "ema"])
+def test_counts_outlast_a_hand_over_that_fails(monkeypatch, kind):
+    session = FakeSession([Rule("*", Observer(kind))])
+    collect, failures = kernels.collect, threading.Semaphore(0)
+
+    def fail(*_):
+        failures.release()
+        raise RuntimeError("CUDA out of memory")
+
+    collector = Collector(session, interval=0.01)
+    monkeypatch.setattr(kernels, "collect", fail)
+    collector.observe("a", torch.tensor([1.0, 2.0]))
+    for _ in range(2):
+        assert failures.acquire(timeout=SECONDS)  # the thread outlasts the first failure
+    collector.observe("a", torch.tensor([3.0]))
+    with pytest.raises(CalibdError, match="CUDA out of memory"):
+        collector.close()
+    assert session.calls == 0
+    monkeypatch.setattr(kernels, "collect", collect)
+    collector.close()
+    assert collector.error is None
+    if kind == "ema":
+        assert [step.max.tolist() for _, step in session.steps] == [[2.0], [3.0]]
+    else:
+        assert session.layers["a"].count.tolist() == [3]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import torch
 
 from calibd.config import SessionConfig
-from calibd.errors import CalibdError
+from calibd.errors import CalibdError, make_error
 from calibd.observer import Observer
 from calibd.session import Session
 from calibd.torch import kernels
@@ -54,12 +54,18 @@ class Collector:
         self._streams: Dict[torch.device, Any] = {}
         self._thread: Optional[threading.Thread] = None
         self._stop = threading.Event()
+        self._kept: List[Tuple[_Key, kernels.Counter]] = []  # of hand-overs that failed
         self._error: Optional[CalibdError] = None
+        self._failure: Optional[CalibdError] = None  # of the last hand-over
 
     @property
     def error(self) -> Optional[CalibdError]:
-        """The first error that the session answered with, if any."""
-        return self._error
+        """The first error that the session answered with, or why the last hand-over failed, if any.
+
+        A hand-over fails when counts can't be brought to the host, such as when a device has no memory for it. They are
+        kept then, and the next hand-over gives them.
+        """
+        return self._error or self._failure
 
     def config(self) -> SessionConfig:
         """The session's, which never changes. The first call asks the server."""
@@ -134,11 +140,12 @@ class Collector:
         """Gives all that was counted so far to the session, on this thread. Raises `error`, if there is one."""
         if self._pid == os.getpid():
             self._hand_over()
-        if self._error is not None:
-            raise self._error
+        error = self.error
+        if error is not None:
+            raise error
 
     def close(self) -> None:
-        """hand_over, then ends the thread. Observing goes on to be possible."""
+        """hand_over, and ends the thread. Observing goes on to be possible. After a failure it can be repeated."""
         thread, self._thread = self._thread, None
         if thread is not None and self._pid == os.getpid():
             self._stop.set()
@@ -150,13 +157,31 @@ class Collector:
     def _hand_over(self) -> None:
         with self._handing_over:
             with self._lock:
-                taken = [*self._counters.items(), *self._steps]
-                self._counters, self._steps = {}, []
-            for part in _by_transfer(taken):
-                with self._beside(part):
-                    found = kernels.collect([counter for _, counter in part], self._mantissa_bits())
-                for (key, _), statistics in zip(part, found):
-                    self._give(self._session.observe_statistics, key[0], statistics)
+                taken = [*self._kept, *self._counters.items(), *self._steps]
+                self._kept, self._counters, self._steps = [], {}, []
+            given = 0
+            try:
+                for part in _by_transfer(taken):
+                    with self._beside(part):
+                        found = kernels.collect([counter for _, counter in part], self._mantissa_bits())
+                    for (key, _), statistics in zip(part, found):
+                        self._give(self._session.observe_statistics, key[0], statistics)
+                        given += 1
+                self._failure = None
+            except Exception as error:
+                self._failure = make_error("INTERNAL", f"what was counted cannot be handed over: {error!r}")
+                self._failure.__cause__ = error
+            finally:
+                with self._lock:
+                    self._put_back(taken[given:])
+
+    def _put_back(self, taken: Sequence[Tuple[_Key, kernels.Counter]]) -> None:
+        for key, counter in taken:
+            observer = self.observer_of(key[0])
+            if observer is not None and observer.depends_on_order:
+                self._kept.append((key, counter))  # before the steps that came since
+            elif self._counters.setdefault(key, counter) is not counter:
+                self._kept.append((key, counter))
 
     def _finish(self) -> None:
         """For the end of the process. The session may have ended before: what it is given now, it has to flush."""
