@@ -43,7 +43,7 @@ def attach(model: nn.Module, session: Session, *, weights: bool = True) -> Attac
         for owner in owners:
             owner.qconfig = QConfig(activation=owner.qconfig.activation, weight=factory)
         if weights and is_first_rank():
-            attachment.observe(layer, weight)
+            attachment.observe(layer, weight, once=True)
     if not attachment.layers:
         raise InvalidArgumentError("the model has no observers of calibd.torch: prepare it with calibd.torch.qconfig()")
     return attachment
@@ -77,9 +77,9 @@ class Attachment:
             )
         self._observers[layer] = observer.method, observer.quant_spec()
 
-    def observe(self, layer: str, tensor: torch.Tensor) -> None:
-        """Counts a tensor; what was asked of the session before is asked anew after that."""
-        self._collector.observe(layer, tensor)
+    def observe(self, layer: str, tensor: torch.Tensor, *, once: bool = False) -> None:
+        """Counts a tensor, as Collector.observe; what was asked of the session before is asked anew after that."""
+        self._collector.observe(layer, tensor, once=once)
         if self._found:
             with self._lock:
                 self._found.clear()
