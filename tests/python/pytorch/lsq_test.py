@@ -101,6 +101,22 @@ def test_a_module_counts_then_quantizes():
     assert module.take(1.0) is None
 
 
+@pytest.mark.parametrize("replicated, elements", [(False, 3 * 50), (True, 50)])
+def test_elements_of_several_passes(replicated, elements):
+    """A replicated tensor, such as a weight, is the same in each of them."""
+    module = LearnableFakeQuantize(replicated=replicated)
+    module.set_parameters(learned(0.25))
+    x = torch.randn(50)
+    (module(x.requires_grad_()) + module(x)).sum().backward()
+    module(x).sum().backward()
+    _, dscale, _ = module.quantizer().gradients(x.detach(), torch.ones(50))
+    given = module.take(1.0)
+    assert given.elements == elements
+    np.testing.assert_allclose(given.scale, 3 * dscale.numpy())
+    module(x).sum().backward()
+    assert module.take(1.0).elements == 50  # a step begins anew
+
+
 def test_halves_are_quantized_in_float32():
     module = LearnableFakeQuantize()
     module.set_parameters(learned(0.01))
