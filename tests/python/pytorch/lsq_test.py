@@ -173,8 +173,7 @@ class QuantizedLinear(nn.Module):
         return self.of_output(nn.functional.linear(x, self.of_weight(self.linear.weight), self.linear.bias))
 
 
-def train(address, rank, batches, out):
-    model = QuantizedLinear()
+def train(address, model, rank, batches, out):
     with calibd.connect(address) as client:
         with client.session("qat", rank=rank) as session:
             scales = LearnedScales(model, session)
@@ -194,7 +193,9 @@ def test_ranks_learn_together(server):
     threads = []
     for rank in range(RANKS):
         batches = [torch.randn(8, 6, generator=generator) for _ in range(5)]
-        threads.append(threading.Thread(target=train, args=(server.address, rank, batches, found[rank])))
+        # Made here: making one seeds the generator that all threads share.
+        arguments = server.address, QuantizedLinear(), rank, batches, found[rank]
+        threads.append(threading.Thread(target=train, args=arguments))
     for thread in threads:
         thread.start()
     for thread in threads:
