@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 import calibd  # noqa: E402
 import calibd.torch  # noqa: E402
-from calibd.errors import InvalidArgumentError  # noqa: E402
+from calibd.errors import FailedPreconditionError, InvalidArgumentError  # noqa: E402
 from calibd.observer import Learned  # noqa: E402
 from calibd.step import StepLayer  # noqa: E402
 from calibd.torch import LearnableFakeQuantize, LearnedScales, kernels  # noqa: E402
@@ -211,3 +211,31 @@ def test_ranks_learn_together(server):
     for name in ("of_weight.scale", "of_output.scale", "of_output.zero_point"):
         assert not torch.equal(first[name], last[name]), name
     assert last["of_output.zero_point"].frac().any()
+
+
+def test_a_new_session_takes_up_a_checkpoint(server):
+    batch = torch.randn(8, 6, generator=torch.Generator().manual_seed(4))
+
+    def step(model, scales):
+        model(batch).square().mean().backward()
+        return scales.step(timeout=TIMEOUT).layers["of_weight"].scale.tolist()
+
+    def scales_in(client, session, model):
+        scales = LearnedScales(model)
+        scales.session = client.create_session(session, rules=scales.rules(), world_size=1, rank=0)
+        return scales
+
+    with calibd.connect(server.address) as client:
+        trained, resumed = QuantizedLinear(), QuantizedLinear()
+        scales = scales_in(client, "first", trained)
+        with scales.session:
+            assert step(trained, scales) != step(trained, scales)
+        resumed.load_state_dict(trained.state_dict())
+        scales = scales_in(client, "second", resumed)
+        with scales.session:
+            with pytest.raises(FailedPreconditionError) as refused:
+                step(resumed, scales)
+            assert refused.value.reason == "LEARNED_NOT_INITIALIZED"
+            assert not resumed.of_weight.has_initial_values() and not resumed.of_output.has_initial_values()
+            initial = step(resumed, scales)
+            assert initial != step(resumed, scales) == resumed.of_weight.scale.tolist()
