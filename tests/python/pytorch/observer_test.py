@@ -237,3 +237,9 @@ def test_copies_share_the_session(session):
 def test_what_calibd_has_no_parameters_of(options):
     with pytest.raises(InvalidArgumentError):
         FleetObserver(**options)
+
+
+def test_the_least_scale_is_the_session_s():
+    FleetObserver(eps=torch.finfo(torch.float32).eps)
+    with pytest.raises(InvalidArgumentError, match="eps is 0.000244141.*computed by the session"):
+        FleetObserver(eps=2**-12)
