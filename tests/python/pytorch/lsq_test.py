@@ -65,6 +65,24 @@ def test_equals_torch_s_kernel(qmin, qmax):
     torch.testing.assert_close(dzero_point.float(), zero_point.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(not hasattr(torch, "_fake_quantize_learnable_per_tensor_affine"), reason="no such kernel")
+@pytest.mark.parametrize("zero", [0.0, -3.0, -2.5, 1.25])
+def test_equals_torch_s_kernel_per_tensor(zero):
+    generator = torch.Generator().manual_seed(7)
+    x = (4 * torch.randn(200, generator=generator)).requires_grad_()
+    dy = torch.randn(200, generator=generator)
+    scale, zero_point = torch.tensor([0.7]).requires_grad_(), torch.tensor([zero]).requires_grad_()
+    y = torch._fake_quantize_learnable_per_tensor_affine(x, scale, zero_point, -8, 7, 1.0)
+    y.backward(dy)
+    with torch.no_grad():
+        quantizer = Quantizer(scale, zero_point, -8, 7, None, "pytorch_per_tensor")
+        assert torch.equal(quantizer.quantize(x), y)
+        dx, dscale, dzero_point = quantizer.gradients(x, dy)
+    assert torch.equal(dx, x.grad)
+    torch.testing.assert_close(dscale.float(), scale.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dzero_point.float(), zero_point.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_values_that_are_no_numbers(rule):
     quantizer = Quantizer(torch.tensor([0.5]), torch.tensor([0.0]), -8, 7, None, rule)
