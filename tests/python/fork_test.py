@@ -110,6 +110,18 @@ def test_a_process_that_ends_sends_what_it_observed(server):
         assert counts(client.session("s")) == {"a": 1000}
 
 
+def test_an_open_session_takes_what_functions_of_atexit_observe(server):
+    program = (
+        "import atexit, calibd, numpy as np\n"
+        f"session = calibd.connect({server.address!r}).create_session('s')\n"
+        "session.open()\n"
+        "atexit.register(lambda: session.observe('a', np.ones(1000, np.float32)))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=LIMIT)
+    with calibd.connect(server.address) as client:
+        assert counts(client.session("s")) == {"a": 1000}
+
+
 def test_a_process_that_ends_without_its_server_says_what_is_lost(server):
     code, said = exit_of(
         server,

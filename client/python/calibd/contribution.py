@@ -74,6 +74,13 @@ class Contribution(fork.Forkable):
             assert isinstance(self._contributor, Rank)
             return self._contributor
 
+    def open(self) -> None:
+        """Opens the worker or rank, and waits until the server has answered it. Raises as these."""
+        if self.rank is not None:
+            self.as_rank()
+        else:
+            _ = self.worker().config
+
     def close(self, timeout: float) -> None:
         """Closes what is open; after DeadlineExceededError it still is."""
         with self._lock:

@@ -63,6 +63,16 @@ class Session:
 
     # --- Contributing.
 
+    def open(self) -> None:
+        """Opens the worker or rank now, not on first use, and waits for the server's answer. Can be repeated.
+
+        Its threads are there then, which from Python 3.12 on can't be started while the process exits; and functions
+        that are registered with atexit after this can still observe, as it is closed after them.
+
+        Raises UnavailableError when the server can't be reached, and what ended the worker or rank.
+        """
+        self._contribution.open()
+
     def observe(self, layer: str, array: Any, dtype: Optional[str] = None) -> None:
         """Counts an array into a layer's statistics, here; it is sent later, and its values count exactly once.
 

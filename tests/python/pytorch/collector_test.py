@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 
 import pytest
 
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 import sample_tensors  # noqa: E402
 from calibd.config import Rule  # noqa: E402
-from calibd.errors import FailedPreconditionError, InvalidArgumentError  # noqa: E402
+from calibd.errors import CalibdError, FailedPreconditionError, InvalidArgumentError  # noqa: E402
 from calibd.observer import Observer  # noqa: E402
 from calibd.torch import kernels  # noqa: E402
 from calibd.torch.collector import Collector  # noqa: E402
@@ -116,6 +117,75 @@ def test_the_session_s_error_comes_from_close():
     with pytest.raises(FailedPreconditionError, match="sealed"):
         collector.close()
     assert collector.error is session.error
+
+
+@pytest.mark.parametrize("rooms, most", [(2, 2), (1, 1), (0, 0)])
+def test_counters_of_devices_are_bounded(monkeypatch, rooms, most):
+    made, alive = [], weakref.WeakSet()
+    make = kernels.make_counter
+
+    def make_counter(*given, **more):
+        counter = make(*given, **more)
+        alive.add(counter)
+        made.append(len(alive))
+        return counter
+
+    monkeypatch.setattr(kernels, "make_counter", make_counter)
+    room = kernels.device_bytes(torch.ones(3), Observer(), on_device=True)
+    assert room >= 8 * 65536
+    session = FakeSession()
+    collector = Collector(session, interval=FOREVER, on_device=True, device_bytes=rooms * room)
+    for _ in range(3):
+        for layer in range(5):
+            collector.observe(f"layer{layer}", torch.ones(3))
+    collector.close()
+    assert {name: found.values() for name, found in session.layers.items()} == {f"layer{i}": 9 for i in range(5)}
+    assert max(made, default=0) == most
+
+
+def test_a_tensor_without_room_is_counted_on_the_host(monkeypatch):
+    session = FakeSession()
+    room = kernels.device_bytes(torch.ones(3), Observer(), on_device=True)
+    collector = Collector(session, interval=FOREVER, on_device=True, device_bytes=room)
+    collect = kernels.collect
+
+    def fail(*_):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(kernels, "collect", fail)
+    collector.observe("a", torch.ones(3))
+    collector.observe("b", torch.ones(4))
+    assert {name: found.values() for name, found in session.layers.items()} == {"b": 4}
+    monkeypatch.setattr(kernels, "collect", collect)
+    collector.close()
+    assert session.layers["a"].values() == 3
+
+
+@pytest.mark.parametrize("kind", ["histogram", "ema"])
+def test_counts_outlast_a_hand_over_that_fails(monkeypatch, kind):
+    session = FakeSession([Rule("*", Observer(kind))])
+    collect, failures = kernels.collect, threading.Semaphore(0)
+
+    def fail(*_):
+        failures.release()
+        raise RuntimeError("CUDA out of memory")
+
+    collector = Collector(session, interval=0.01)
+    monkeypatch.setattr(kernels, "collect", fail)
+    collector.observe("a", torch.tensor([1.0, 2.0]))
+    for _ in range(2):
+        assert failures.acquire(timeout=SECONDS)  # the thread outlasts the first failure
+    collector.observe("a", torch.tensor([3.0]))
+    with pytest.raises(CalibdError, match="CUDA out of memory"):
+        collector.close()
+    assert session.calls == 0
+    monkeypatch.setattr(kernels, "collect", collect)
+    collector.close()
+    assert collector.error is None
+    if kind == "ema":
+        assert [step.max.tolist() for _, step in session.steps] == [[2.0], [3.0]]
+    else:
+        assert session.layers["a"].count.tolist() == [3]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -23,6 +23,9 @@ def work():
     session = calibd.connect(sys.argv[1]).session("exit")
     watcher = calibd.torch.watch(model, session, weights=False)
     model(torch.ones(5, 3))
+    if sys.argv[3] == "after a hand-over":
+        watcher._collector.hand_over()
+        model(torch.ones(5, 3))
 
 if sys.argv[2] == "process":
     work()
@@ -34,10 +37,11 @@ else:
 """
 
 
+@pytest.mark.parametrize("batches, when", [(1, "before any hand-over"), (2, "after a hand-over")])
 @pytest.mark.parametrize("how", ["process", "fork"])
-def test_nothing_is_lost_at_exit(server, how):
+def test_nothing_is_lost_at_exit(server, how, batches, when):
     with calibd.connect(server.address) as client:
         session = client.create_session("exit")
-        subprocess.run([sys.executable, "-c", WATCH, server.address, how], check=True, timeout=TIMEOUT)
+        subprocess.run([sys.executable, "-c", WATCH, server.address, how, when], check=True, timeout=TIMEOUT)
         found = session.statistics()
-    assert {name: layer.values() for name, layer in found.items()} == {"0": 10, "1": 10}
+    assert {name: layer.values() for name, layer in found.items()} == {"0": batches * 10, "1": batches * 10}

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 import calibd  # noqa: E402
 import calibd.torch  # noqa: E402
-from calibd.errors import InvalidArgumentError  # noqa: E402
+from calibd.errors import FailedPreconditionError, InvalidArgumentError  # noqa: E402
 from calibd.observer import Learned  # noqa: E402
 from calibd.step import StepLayer  # noqa: E402
 from calibd.torch import LearnableFakeQuantize, LearnedScales, kernels  # noqa: E402
@@ -65,6 +65,24 @@ def test_equals_torch_s_kernel(qmin, qmax):
     torch.testing.assert_close(dzero_point.float(), zero_point.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(not hasattr(torch, "_fake_quantize_learnable_per_tensor_affine"), reason="no such kernel")
+@pytest.mark.parametrize("zero", [0.0, -3.0, -2.5, 1.25])
+def test_equals_torch_s_kernel_per_tensor(zero):
+    generator = torch.Generator().manual_seed(7)
+    x = (4 * torch.randn(200, generator=generator)).requires_grad_()
+    dy = torch.randn(200, generator=generator)
+    scale, zero_point = torch.tensor([0.7]).requires_grad_(), torch.tensor([zero]).requires_grad_()
+    y = torch._fake_quantize_learnable_per_tensor_affine(x, scale, zero_point, -8, 7, 1.0)
+    y.backward(dy)
+    with torch.no_grad():
+        quantizer = Quantizer(scale, zero_point, -8, 7, None, "pytorch_per_tensor")
+        assert torch.equal(quantizer.quantize(x), y)
+        dx, dscale, dzero_point = quantizer.gradients(x, dy)
+    assert torch.equal(dx, x.grad)
+    torch.testing.assert_close(dscale.float(), scale.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dzero_point.float(), zero_point.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_values_that_are_no_numbers(rule):
     quantizer = Quantizer(torch.tensor([0.5]), torch.tensor([0.0]), -8, 7, None, rule)
@@ -99,6 +117,22 @@ def test_a_module_counts_then_quantizes():
     assert given.scale.tolist() == (2 * dscale).tolist()
     assert (given.zero_point, given.elements, given.weight) == (None, 100, 3.0)
     assert module.take(1.0) is None
+
+
+@pytest.mark.parametrize("replicated, elements", [(False, 3 * 50), (True, 50)])
+def test_elements_of_several_passes(replicated, elements):
+    """A replicated tensor, such as a weight, is the same in each of them."""
+    module = LearnableFakeQuantize(replicated=replicated)
+    module.set_parameters(learned(0.25))
+    x = torch.randn(50)
+    (module(x.requires_grad_()) + module(x)).sum().backward()
+    module(x).sum().backward()
+    _, dscale, _ = module.quantizer().gradients(x.detach(), torch.ones(50))
+    given = module.take(1.0)
+    assert given.elements == elements
+    np.testing.assert_allclose(given.scale, 3 * dscale.numpy())
+    module(x).sum().backward()
+    assert module.take(1.0).elements == 50  # a step begins anew
 
 
 def test_halves_are_quantized_in_float32():
@@ -157,8 +191,7 @@ class QuantizedLinear(nn.Module):
         return self.of_output(nn.functional.linear(x, self.of_weight(self.linear.weight), self.linear.bias))
 
 
-def train(address, rank, batches, out):
-    model = QuantizedLinear()
+def train(address, model, rank, batches, out):
     with calibd.connect(address) as client:
         with client.session("qat", rank=rank) as session:
             scales = LearnedScales(model, session)
@@ -178,7 +211,9 @@ def test_ranks_learn_together(server):
     threads = []
     for rank in range(RANKS):
         batches = [torch.randn(8, 6, generator=generator) for _ in range(5)]
-        threads.append(threading.Thread(target=train, args=(server.address, rank, batches, found[rank])))
+        # Made here: making one seeds the generator that all threads share.
+        arguments = server.address, QuantizedLinear(), rank, batches, found[rank]
+        threads.append(threading.Thread(target=train, args=arguments))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -194,3 +229,31 @@ def test_ranks_learn_together(server):
     for name in ("of_weight.scale", "of_output.scale", "of_output.zero_point"):
         assert not torch.equal(first[name], last[name]), name
     assert last["of_output.zero_point"].frac().any()
+
+
+def test_a_new_session_takes_up_a_checkpoint(server):
+    batch = torch.randn(8, 6, generator=torch.Generator().manual_seed(4))
+
+    def step(model, scales):
+        model(batch).square().mean().backward()
+        return scales.step(timeout=TIMEOUT).layers["of_weight"].scale.tolist()
+
+    def scales_in(client, session, model):
+        scales = LearnedScales(model)
+        scales.session = client.create_session(session, rules=scales.rules(), world_size=1, rank=0)
+        return scales
+
+    with calibd.connect(server.address) as client:
+        trained, resumed = QuantizedLinear(), QuantizedLinear()
+        scales = scales_in(client, "first", trained)
+        with scales.session:
+            assert step(trained, scales) != step(trained, scales)
+        resumed.load_state_dict(trained.state_dict())
+        scales = scales_in(client, "second", resumed)
+        with scales.session:
+            with pytest.raises(FailedPreconditionError) as refused:
+                step(resumed, scales)
+            assert refused.value.reason == "LEARNED_NOT_INITIALIZED"
+            assert not resumed.of_weight.has_initial_values() and not resumed.of_output.has_initial_values()
+            initial = step(resumed, scales)
+            assert initial != step(resumed, scales) == resumed.of_weight.scale.tolist()

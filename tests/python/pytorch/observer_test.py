@@ -169,6 +169,20 @@ def test_one_request_for_each_kind_of_layer(session):
     assert sorted(asked) == [("*",), ("*.weight",)]
 
 
+@pytest.mark.parametrize("end", ["flush", "close"])
+def test_answers_are_asked_for_anew_after_a_barrier(server, session, end):
+    attachment = calibd.torch.Attachment(session)
+    observer = FleetObserver(method="minmax", layer="a", attachment=attachment)
+    attachment.add("a", observer)
+    attachment.observe("a", torch.tensor([0.0, 1.0]))
+    before = observer.calculate_qparams()[0].item()
+    with calibd.connect(server.address) as client, client.session("quantization") as other:
+        other.observe("a", torch.tensor([100.0]).numpy())
+    getattr(attachment, end)()
+    assert observer.calculate_qparams()[0].item() == pytest.approx(100 * before)
+    attachment.close()
+
+
 def test_without_attach():
     prepared, convert = prepare_eager(CNN(), calibd.torch.qconfig())
     with pytest.raises(FailedPreconditionError, match="calibd.torch.attach"):
@@ -223,3 +237,9 @@ def test_copies_share_the_session(session):
 def test_what_calibd_has_no_parameters_of(options):
     with pytest.raises(InvalidArgumentError):
         FleetObserver(**options)
+
+
+def test_the_least_scale_is_the_session_s():
+    FleetObserver(eps=torch.finfo(torch.float32).eps)
+    with pytest.raises(InvalidArgumentError, match="eps is 0.000244141.*computed by the session"):
+        FleetObserver(eps=2**-12)

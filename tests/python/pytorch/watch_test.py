@@ -198,6 +198,14 @@ def test_an_error_of_the_body_is_not_replaced():
             raise KeyError("body")
 
 
+def test_weights_take_no_memory_on_their_device(monkeypatch):
+    made = []
+    monkeypatch.setattr(kernels, "make_counter", lambda *given, **more: made.append(given))
+    session, watcher = run(classifier(), batches=0, exclude="blocks.1.*")
+    assert sorted(session.layers) == ["blocks.0.conv.weight", "head.weight", "stem.weight"] == sorted(watcher.layers)
+    assert not made
+
+
 def test_only_the_first_rank_observes_weights(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

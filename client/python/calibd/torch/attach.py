@@ -43,7 +43,7 @@ def attach(model: nn.Module, session: Session, *, weights: bool = True) -> Attac
         for owner in owners:
             owner.qconfig = QConfig(activation=owner.qconfig.activation, weight=factory)
         if weights and is_first_rank():
-            attachment.observe(layer, weight)
+            attachment.observe(layer, weight, once=True)
     if not attachment.layers:
         raise InvalidArgumentError("the model has no observers of calibd.torch: prepare it with calibd.torch.qconfig()")
     return attachment
@@ -77,18 +77,17 @@ class Attachment:
             )
         self._observers[layer] = observer.method, observer.quant_spec()
 
-    def observe(self, layer: str, tensor: torch.Tensor) -> None:
-        """Counts a tensor; what was asked of the session before is asked anew after that."""
-        self._collector.observe(layer, tensor)
+    def observe(self, layer: str, tensor: torch.Tensor, *, once: bool = False) -> None:
+        """Counts a tensor, as Collector.observe; what was asked of the session before is asked anew after that."""
+        self._collector.observe(layer, tensor, once=once)
         if self._found:
-            with self._lock:
-                self._found.clear()
+            self._forget_answers()
 
     def qparams(self, layer: str, method: Method, spec: QuantSpec) -> LayerQParams:
         """Of a layer, from the values of all workers. Flushes this one's first. Raises the session's errors."""
         with self._lock:
             if not self._found:
-                self.flush()
+                self._make_durable()
             if (method, spec) not in self._found:
                 alike = [name for name, wanted in self._observers.items() if wanted == (method, spec)]
                 pattern = "*.weight" if all(name.endswith(".weight") for name in alike) else "*"
@@ -102,14 +101,26 @@ class Attachment:
         return found
 
     def flush(self) -> None:
-        """Returns once all that was counted here is durable. Raises the session's errors."""
-        self._collector.hand_over()
-        self._session.flush()
+        """Returns once all that was counted here is durable. Raises the session's errors.
+
+        What was asked of the session before is asked anew after that: other workers may have given values meanwhile.
+        """
+        self._make_durable()
+        self._forget_answers()
 
     def close(self) -> None:
         """flush, and ends the thread that hands over. Can be repeated, and observing goes on to be possible."""
         self._collector.close()
         self._session.flush()
+        self._forget_answers()
+
+    def _make_durable(self) -> None:
+        self._collector.hand_over()
+        self._session.flush()
+
+    def _forget_answers(self) -> None:
+        with self._lock:
+            self._found.clear()
 
     def __deepcopy__(self, memo: Any) -> Attachment:
         return self

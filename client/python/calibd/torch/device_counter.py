@@ -35,10 +35,15 @@ class DeviceCounter:
             self._extremes = DeviceExtremes(channels, device)
             self._lossy = torch.zeros(channels, dtype=torch.bool, device=device)
 
+    @staticmethod
+    def elements_of(channels: int) -> int:
+        """int64 numbers that pack() makes of a counter of so many channels."""
+        return channels * (patterns.PATTERNS + 3)
+
     @property
     def elements_held(self) -> int:
         """int64 numbers that pack() makes of it."""
-        return self.channels * (patterns.PATTERNS + 3)
+        return self.elements_of(self.channels)
 
     @torch.no_grad()
     def add(self, tensor: torch.Tensor, channel_axis: Optional[int]) -> None:

@@ -12,8 +12,11 @@ import torch
 #: How a zero point between codes is rounded, and which codes are saturated; as LearnedRule in quant/learned.h.
 #: "pytorch_per_channel": half to even; saturated beyond qmin and qmax. PyTorch 1.13's
 #: _fake_quantize_learnable_per_channel_affine.
-#: "pytorch_first": trunc(z + 1/2); for the gradients of scale and zero point a code at qmin or qmax is saturated too.
-RULES = ("pytorch_per_channel", "pytorch_first")
+#: "pytorch_per_tensor": the same, but gradients are taken at the zero point trunc(clamp(z + 1/2)), which for a negative
+#: z is not the forward pass's. Its _fake_quantize_learnable_per_tensor_affine.
+#: "pytorch_first": trunc(clamp(z + 1/2)) in both passes; for the gradients of scale and zero point a code at qmin or
+#: qmax is saturated too.
+RULES = ("pytorch_per_channel", "pytorch_per_tensor", "pytorch_first")
 
 
 class Quantizer(NamedTuple):
@@ -33,9 +36,9 @@ class Quantizer(NamedTuple):
         shape[self.channel_axis] = -1
         return parameter.view(shape)
 
-    def _parameters(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def _parameters(self, x: torch.Tensor, truncates: bool) -> Tuple[torch.Tensor, torch.Tensor]:
         """Scale, and zero point rounded to a code, of shapes that meet x's."""
-        if self.rule == "pytorch_first":
+        if truncates:
             code = (self.zero_point + 0.5).clamp(self.qmin, self.qmax).trunc()
         else:
             code = self.zero_point.round().clamp(self.qmin, self.qmax)
@@ -43,9 +46,9 @@ class Quantizer(NamedTuple):
 
     def quantize(self, x: torch.Tensor) -> torch.Tensor:
         """y = (clamp(q, qmin, qmax) - z) s, where q is the code of x. float32. Infinities saturate, NaN stays NaN."""
-        scale, zero_point = self._parameters(x)
-        quotient = x * scale.reciprocal()
         first = self.rule == "pytorch_first"
+        scale, zero_point = self._parameters(x, first)
+        quotient = x * scale.reciprocal()
         code = (quotient + zero_point).round() if first else quotient.round() + zero_point
         return (code.clamp(self.qmin, self.qmax) - zero_point) * scale
 
@@ -55,7 +58,7 @@ class Quantizer(NamedTuple):
         dx is dy where qmin <= q <= qmax, else 0; dscale sums dy x (qmin - z or qmax - z where saturated, else
         ((q - z) s - x) / s), dzero_point dy x (-s where saturated). Of NaN dx is 0 and the sums have nothing.
         """
-        scale, zero_point = self._parameters(x)
+        scale, zero_point = self._parameters(x, self.rule != "pytorch_per_channel")
         code = (x * scale.reciprocal() + zero_point).round()
         margin = 1 if self.rule == "pytorch_first" else 0
         below, above = code < self.qmin + margin, code > self.qmax - margin

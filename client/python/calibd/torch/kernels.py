@@ -74,7 +74,7 @@ def make_counter(tensor: torch.Tensor, observer: Observer, *, on_device: Optiona
 
     on_device: True takes a device's counter for tensors on the host too; None decides by the device.
     """
-    if on_device or (on_device is None and tensor.device.type != "cpu"):
+    if _is_for_device(tensor, on_device):
         channels = channels_of(tensor, observer)
         if not observer.collects_histogram:
             return DeviceRange(tensor.device, channels)
@@ -82,6 +82,18 @@ def make_counter(tensor: torch.Tensor, observer: Observer, *, on_device: Optiona
     if observer.channel_axis is not None:
         return None
     return HostCounter(tensor.dtype, observer.collects_histogram)
+
+
+def device_bytes(tensor: torch.Tensor, observer: Observer, *, on_device: Optional[bool] = None) -> int:
+    """What the counts of a counter that make_counter makes take on a device; those of ranges, which are few, as 0."""
+    channels = channels_of(tensor, observer)
+    if not observer.collects_histogram or not _is_for_device(tensor, on_device) or channels > MOST_DEVICE_CHANNELS:
+        return 0
+    return 8 * DeviceCounter.elements_of(channels)
+
+
+def _is_for_device(tensor: torch.Tensor, on_device: Optional[bool]) -> bool:
+    return tensor.device.type != "cpu" if on_device is None else on_device
 
 
 def add(counter: Counter, tensor: torch.Tensor, observer: Observer) -> None:

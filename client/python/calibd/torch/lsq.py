@@ -121,12 +121,21 @@ class LearnableFakeQuantize(nn.Module):
         self.initialized.fill_(1)
         self._is_initialized = True
 
+    def forget_parameters(self) -> None:
+        """Begins anew: tensors pass as they are and are counted, until a step gives initial values."""
+        self.initialized.fill_(0)
+        self._is_initialized = False
+        self._sums, self._elements = None, 0
+
     def add_gradients(self, scale: torch.Tensor, zero_point: torch.Tensor, elements: int) -> None:
-        """Adds the sums of a backward pass, which stay on their device."""
+        """Adds the sums of a backward pass, which stay on their device.
+
+        elements: of the tensor. A replicated one is the same in all passes of a step, and counts once.
+        """
         if self._sums is not None:
             scale, zero_point = self._sums[0] + scale, self._sums[1] + zero_point
         self._sums = scale, zero_point
-        self._elements += elements
+        self._elements = max(self._elements, elements) if self.replicated else self._elements + elements
 
     def _count(self, x: torch.Tensor) -> None:
         observer = self.observer()
@@ -213,13 +222,30 @@ class LearnedScales:
         """One synchronous step of all layers, after the backward pass; waits for the other ranks.
 
         The first one sends what was counted, for the initial values; later ones send gradients. All ranks then have the
-        same scales. weight: 1 for the gradients of a mean loss, the number of samples for those of a sum. timeout: in
-        seconds; None: none. Raises as calibd.rank.Rank; gradients of a step that failed are gone.
+        same scales. Gradients of several backward passes before a step add up.
+
+        weight: what the gradients are divided by, once those of all ranks and their weights are added up: 1 for a mean
+            loss, the number of samples for a sum, and times as many as there were backward passes if those are to be
+            averaged. With a GradScaler: times scaler.get_scale(), as it was in the backward pass, so before update().
+        timeout: in seconds; None: none.
+
+        Raises as calibd.rank.Rank; gradients of a step that failed are gone. LEARNED_NOT_INITIALIZED: a session has no
+        values of a layer whose scale came from a state_dict, as a new session after a checkpoint. It can't be given
+        them. The modules that gave gradients count initial values again from then on, as before the first step, so go
+        on with the next batch; the session begins to learn from those. To keep what was learned, keep the session.
         """
         if self.session is None:
             raise FailedPreconditionError("these LearnedScales have no session: set `session` to one of a rank")
         given = {layer: module.take(weight) for layer, module in self._modules.items()}
-        result = self.session.step({layer: data for layer, data in given.items() if data is not None}, timeout=timeout)
+        given = {layer: data for layer, data in given.items() if data is not None}
+        try:
+            result = self.session.step(given, timeout=timeout)
+        except FailedPreconditionError as error:
+            if error.reason == "LEARNED_NOT_INITIALIZED":
+                for layer, data in given.items():
+                    if isinstance(data, Gradients):
+                        self._modules[layer].forget_parameters()
+            raise
         for layer, learned in result.layers.items():
             self._modules[layer].set_parameters(learned)
         return result

@@ -49,6 +49,7 @@ class FleetObserver(UniformQuantizationObserverBase):
         reduce_range: bool = False,
         quant_min: Optional[int] = None,
         quant_max: Optional[int] = None,
+        eps: float = torch.finfo(torch.float32).eps,
         ch_axis: int = 0,
         layer: Optional[str] = None,
         attachment: Any = None,
@@ -58,6 +59,7 @@ class FleetObserver(UniformQuantizationObserverBase):
 
         dtype, qscheme, reduce_range, quant_min, quant_max: as PyTorch's observers take them; both ends of the codes or
             none.
+        eps: least scale; the session computes scales and has PyTorch's default, so it can't be another.
         ch_axis: of per-channel schemes: the axis that the session's rule for the layer has too.
         layer, attachment: given by `attach` for weights, whose observers only `convert` makes.
         others: what other versions of PyTorch give to all observers, such as is_dynamic.
@@ -68,8 +70,14 @@ class FleetObserver(UniformQuantizationObserverBase):
             reduce_range=reduce_range,
             quant_min=quant_min,
             quant_max=quant_max,
+            eps=eps,
             **others,
         )
+        if eps != torch.finfo(torch.float32).eps:
+            raise InvalidArgumentError(
+                f"eps is {eps:g}, but scales are computed by the session, whose least one is PyTorch's default, "
+                f"torch.finfo(torch.float32).eps = {torch.finfo(torch.float32).eps:g}: leave eps out"
+            )
         if qscheme not in _SCHEMES or dtype not in _TYPES:
             raise InvalidArgumentError(f"calibd has no quantization parameters of {dtype} and {qscheme}")
         if dtype is torch.quint4x2 and qscheme in _SYMMETRIC:

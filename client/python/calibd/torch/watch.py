@@ -59,8 +59,9 @@ def watch(
         match one of them; without, those that have no modules inside.
     exclude, exclude_types: leaves out modules that match. exclude may also name single layers: `*.weight`, `lstm.1`.
         (MXNet's exclude_layers are names without `*`, its exclude_layers_match globs.)
-    weights: observe the parameters of the chosen modules that have two dimensions or more, once, now. Under
-        torch.distributed rank 0 alone does, since all have the same; other fleets set it in one worker.
+    weights: observe the parameters of the chosen modules that have two dimensions or more, once, now; they are counted
+        on the host. Under torch.distributed rank 0 alone does, since all have the same; other fleets set it in one
+        worker.
     inputs: observe the positional arguments of the chosen modules too.
     batches: stop after so many forward passes of the model.
     progress: a line on standard error; None: if that is a terminal.
@@ -180,11 +181,11 @@ class Watcher:
         for path, module in chosen:
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.dim() >= 2:
-                    self._observe(modules.join(path, name), parameter)
+                    self._observe(modules.join(path, name), parameter, once=True)
 
-    def _observe(self, name: str, value: Any) -> None:
+    def _observe(self, name: str, value: Any, *, once: bool = False) -> None:
         for layer, tensor in modules.tensors_in(name, value):
-            if not self._is_excluded(layer) and self._collector.observe(layer, tensor):
+            if not self._is_excluded(layer) and self._collector.observe(layer, tensor, once=once):
                 self._layers[layer] = True
 
     def _is_excluded(self, layer: str) -> bool:
