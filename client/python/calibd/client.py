@@ -38,6 +38,7 @@ def connect(
         target: HOST:PORT; None: the environment's CALIBD_SERVER, or 127.0.0.1:7070.
         credentials: None for plain text.
         metadata: (lower-case key, value) pairs sent with every call, or a function that yields them for each call.
+            When it raises, a call fails with UnavailableError, and what observes tries again later.
         options: gRPC channel options that replace or join calibd's own.
         timeout: seconds of each call, retries included, that does not say otherwise.
         exit_timeout: seconds to make durable what was observed when the process exits without close.

@@ -231,8 +231,8 @@ class RankStream(fork.Forkable):
             return errors.from_rpc(error, self._connection.target)
         except CalibdError as error:
             return error
-        except Exception as error:  # of the caller's function that makes the call's metadata
-            return errors.make_error("UNKNOWN", f"the stream could not be opened: {error!r}")
+        except Exception as error:  # a bug, which would end the thread and keep callers waiting
+            return errors.make_error("FAILED_PRECONDITION", f"the stream could not be opened: {error!r}")
         finally:
             with self.lock:
                 stream.over = True
