@@ -170,6 +170,21 @@ def test_the_end_of_a_client_makes_everything_durable(server):
         session.describe()
 
 
+def test_an_interrupted_close_loses_nothing(client, monkeypatch):
+    session = client.create_session("s")
+    session.observe("fc", VALUES)
+
+    def interrupt(timeout):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session._contribution.contributor, "close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.close()
+    session.close()
+    assert session.qparams()[0].count == VALUES.size
+
+
 def test_credentials_and_metadata_go_with_every_call(server):
     calls = []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Union
 
 from calibd import at_exit, fork
 from calibd.channel import Connection
-from calibd.errors import FailedPreconditionError
+from calibd.errors import CalibdError, FailedPreconditionError
 from calibd.rank import Rank
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Contribution(fork.Forkable):
             return self._contributor
 
     def close(self, timeout: float) -> None:
-        """Closes what is open; after DeadlineExceededError it still is."""
+        """Closes what is open; after DeadlineExceededError, or Ctrl-C, it still is."""
         with self._lock:
             contributor = self._contributor
         if contributor is None:
@@ -84,7 +84,7 @@ class Contribution(fork.Forkable):
             contributor.close(timeout)
         except TimeoutError:
             raise
-        except BaseException:
+        except CalibdError:
             self._forget(contributor)
             raise
         self._forget(contributor)
