@@ -93,6 +93,19 @@ def test_a_child_of_a_parent_that_has_not_called_yet(client):
         assert counts(session) == {"child": 1000}
 
 
+def test_a_child_looks_at_steps_and_leaves_the_rank_to_its_parent(client):
+    session = client.create_session("s", world_size=1, rank=0)
+    session.step({"a": ONES}, timeout=LIMIT)
+
+    def child():
+        assert session.next_step == 2 and session.world == (1, 1)
+        with pytest.raises(calibd.FailedPreconditionError, match="forked"):
+            session.step({"a": ONES}, timeout=LIMIT)
+
+    assert in_child(child) == 0
+    assert session.step({"a": ONES}, timeout=LIMIT).step == 2
+
+
 def exit_of(server, body):
     """Runs a program that has `session`; its exit code and what it said on stderr."""
     program = (

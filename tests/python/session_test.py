@@ -160,6 +160,17 @@ def test_steps_need_a_rank_and_observing_none(client):
     assert free.set_world(2) == (2, 2) == free.world
 
 
+def test_looking_at_steps_opens_no_rank(client):
+    training = client.create_session("s", world_size=1, rank=0)
+    training.step({"fc": VALUES[0]})
+    looking = client.session("s", rank=0)
+    assert looking.next_step == 2 and looking.world == (1, 1)
+    training.step({"fc": VALUES[0]})  # nobody has taken its place
+    assert looking.next_step == 3
+    with pytest.raises(calibd.FailedPreconditionError, match="need a rank"):
+        client.session("s").next_step
+
+
 def test_the_end_of_a_client_makes_everything_durable(server):
     with calibd.connect(server.address) as client:
         session = client.create_session("s")

@@ -17,7 +17,10 @@ Contributor = Union["Worker", Rank]
 
 
 class Contribution(fork.Forkable):
-    """Opens it on first use; a forked child, which has none of the parent's threads, opens another. Thread-safe.
+    """Opens it on first use. Thread-safe.
+
+    A forked child, which has none of the parent's threads, opens another worker; a rank that is open stays the
+    parent's, as a second one of its number would end it.
 
     Args:
         connection: to the server.
@@ -38,6 +41,7 @@ class Contribution(fork.Forkable):
         self._parents: List[Contributor] = []  # kept, as their threads and calls can't be ended here
         self._lock = threading.Lock()
         self._contributor: Optional[Contributor] = None
+        self._rank_is_parents = False
         fork.register(self)
 
     @property
@@ -62,17 +66,26 @@ class Contribution(fork.Forkable):
             return self._contributor
 
     def as_rank(self) -> Rank:
-        """The rank. Raises FailedPreconditionError without one."""
+        """The rank. Raises FailedPreconditionError without one, and where it is a parent process's."""
         if self.rank is None:
+            raise self.needs_rank()
+        if self._rank_is_parents:
             raise FailedPreconditionError(
-                f"synchronous steps of session {self._session} need a rank: client.session(name, rank=...)",
-                reason="RANK_INVALID",
+                f"rank {self.rank} of session {self._session} is open in the process that this one was forked from: "
+                "contribute there, or open another rank with client.session"
             )
         with self._lock:
             if self._contributor is None:
                 self._open(Rank(self._connection, self._session, self.rank, **self._options))
             assert isinstance(self._contributor, Rank)
             return self._contributor
+
+    def needs_rank(self) -> CalibdError:
+        """The error of what can't be done without a rank."""
+        return FailedPreconditionError(
+            f"synchronous steps of session {self._session} need a rank: client.session(name, rank=...)",
+            reason="RANK_INVALID",
+        )
 
     def close(self, timeout: float) -> None:
         """Closes what is open; after DeadlineExceededError, or Ctrl-C, it still is."""
@@ -93,6 +106,7 @@ class Contribution(fork.Forkable):
         self._lock = threading.Lock()
         if self._contributor is not None:
             self._parents.append(self._contributor)
+            self._rank_is_parents = self.rank is not None
             self._contributor = None
         self._options.pop("worker_id", None)
 
