@@ -1,5 +1,8 @@
 """Clients and sessions against a server."""
 
+import gc
+import weakref
+
 import calibd
 import numpy as np
 import pytest
@@ -179,6 +182,36 @@ def test_the_end_of_a_client_makes_everything_durable(server):
         assert other.session("s").qparams()[0].count == VALUES.size
     with pytest.raises(calibd.FailedPreconditionError, match="closed"):
         session.describe()
+
+
+def test_a_client_that_can_not_make_all_durable_stays_open(server):
+    with calibd.connect(server.address) as client:
+        session = client.create_session("s")
+        session.observe("fc", VALUES)
+        session.flush()
+        server.stop()
+        session.observe("fc", VALUES)
+        with pytest.raises(calibd.DeadlineExceededError):
+            client.close(0.1)
+        session.observe("fc", VALUES)
+        server.start()
+        client.close()
+    with calibd.connect(server.address) as other:
+        assert other.session("s").qparams()[0].count == 3 * VALUES.size
+
+
+def test_a_client_keeps_sessions_that_have_something_open_alone(client):
+    session = client.create_session("s")
+    unused = weakref.ref(client.session("s"))
+    gc.collect()
+    assert unused() is None and not client._contributions
+    client.session("s").observe("fc", VALUES)
+    gc.collect()
+    assert len(client._contributions) == 1
+    client.close()
+    assert not client._contributions
+    with calibd.connect(client.connection.target) as other:
+        assert other.session(session.name).qparams()[0].count == VALUES.size
 
 
 def test_an_interrupted_close_loses_nothing(client, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Union
 
 from calibd import at_exit, fork
 from calibd.channel import Connection
@@ -28,16 +28,24 @@ class Contribution(fork.Forkable):
         rank: None for a Worker.
         exit_timeout: seconds to close it when the process exits.
         options: further arguments of Worker or Rank. A worker_id among them is the parent's alone.
+        opened: has this while a worker or rank is open.
     """
 
     def __init__(
-        self, connection: Connection, session: str, rank: Optional[int], exit_timeout: float, options: Dict[str, Any]
+        self,
+        connection: Connection,
+        session: str,
+        rank: Optional[int],
+        exit_timeout: float,
+        options: Dict[str, Any],
+        opened: Set[Contribution],
     ) -> None:
+        self.session = session
         self.rank = rank
         self._connection = connection
-        self._session = session
         self._exit_timeout = exit_timeout
         self._options = options
+        self._opened = opened
         self._parents: List[Contributor] = []  # kept, as their threads and calls can't be ended here
         self._lock = threading.Lock()
         self._contributor: Optional[Contributor] = None
@@ -53,7 +61,7 @@ class Contribution(fork.Forkable):
         """The worker. Raises FailedPreconditionError with a rank."""
         if self.rank is not None:
             raise FailedPreconditionError(
-                f"this is rank {self.rank} of session {self._session}, which contributes by step; for observe open the "
+                f"this is rank {self.rank} of session {self.session}, which contributes by step; for observe open the "
                 "session without a rank",
                 reason="STEP_REQUIRED",
             )
@@ -61,7 +69,7 @@ class Contribution(fork.Forkable):
 
         with self._lock:
             if self._contributor is None:
-                self._open(Worker(self._connection, self._session, **self._options))
+                self._open(Worker(self._connection, self.session, **self._options))
             assert isinstance(self._contributor, Worker)
             return self._contributor
 
@@ -71,19 +79,19 @@ class Contribution(fork.Forkable):
             raise self.needs_rank()
         if self._rank_is_parents:
             raise FailedPreconditionError(
-                f"rank {self.rank} of session {self._session} is open in the process that this one was forked from: "
+                f"rank {self.rank} of session {self.session} is open in the process that this one was forked from: "
                 "contribute there, or open another rank with client.session"
             )
         with self._lock:
             if self._contributor is None:
-                self._open(Rank(self._connection, self._session, self.rank, **self._options))
+                self._open(Rank(self._connection, self.session, self.rank, **self._options))
             assert isinstance(self._contributor, Rank)
             return self._contributor
 
     def needs_rank(self) -> CalibdError:
         """The error of what can't be done without a rank."""
         return FailedPreconditionError(
-            f"synchronous steps of session {self._session} need a rank: client.session(name, rank=...)",
+            f"synchronous steps of session {self.session} need a rank: client.session(name, rank=...)",
             reason="RANK_INVALID",
         )
 
@@ -108,14 +116,17 @@ class Contribution(fork.Forkable):
             self._parents.append(self._contributor)
             self._rank_is_parents = self.rank is not None
             self._contributor = None
+        self._opened.discard(self)
         self._options.pop("worker_id", None)
 
     def _open(self, contributor: Contributor) -> None:
         self._contributor = contributor
-        at_exit.add(self._session, contributor, self._exit_timeout)
+        self._opened.add(self)
+        at_exit.add(self.session, contributor, self._exit_timeout)
 
     def _forget(self, contributor: Contributor) -> None:
         at_exit.remove(contributor)
         with self._lock:
             if self._contributor is contributor:
                 self._contributor = None
+                self._opened.discard(self)

@@ -29,18 +29,10 @@ class Session:
     forked opens a worker of its own; a rank that is open stays the parent's. As a context manager it closes at the end.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        name: str,
-        *,
-        rank: Optional[int] = None,
-        exit_timeout: float = 5.0,
-        options: Optional[Mapping[str, Any]] = None,
-    ) -> None:
+    def __init__(self, connection: Connection, contribution: Contribution) -> None:
         self._connection = connection
-        self._name = name
-        self._contribution = Contribution(connection, name, rank, exit_timeout, dict(options or {}))
+        self._name = contribution.session
+        self._contribution = contribution
         self._config: Optional[SessionConfig] = None
 
     @property
