@@ -1,5 +1,6 @@
 """Processes that fork: parent and child both go on, each with a worker of its own."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import threading
 import warnings
+import weakref
 
 import calibd
 import grpc
@@ -154,6 +156,17 @@ class Told(fork.Forkable):
 
     def after_fork_in_parent(self):
         self.events.append("parent")
+
+
+def test_a_fork_leaves_no_closed_channel_behind(client):
+    connection = client.connection
+    client.health()
+    channel = weakref.ref(connection._channel)
+    connection.before_fork()
+    connection.after_fork_in_parent()
+    gc.collect()
+    assert channel() is None
+    client.health()
 
 
 def test_what_is_made_while_a_fork_begins_is_not_told_of_its_end():

@@ -90,6 +90,7 @@ class Connection(fork.Forkable):
         self._changed = threading.Condition()  # guards what follows
         self._channel: Optional[grpc.Channel] = None
         self._calls: Optional[Calls] = None
+        self._finalizer: Optional[weakref.finalize[[], Connection]] = None  # closes the channel
         self._attempts = 0  # that are running
         self._pauses = 0  # forks that are about to take place
         self._paused_at = 0.0
@@ -206,14 +207,15 @@ class Connection(fork.Forkable):
                 self._channel = grpc.secure_channel(self.target, self._credentials, options=options)
             self._calls = Calls(self._channel)
             # A channel that is dropped without this lives on in gRPC, and grpcio 1.51 ends children that it has.
-            weakref.finalize(self, self._channel.close).atexit = False
+            self._finalizer = weakref.finalize(self, self._channel.close)
+            self._finalizer.atexit = False
             fork.install()
         return self._calls
 
     def _close_channel(self) -> None:
-        channel, self._channel, self._calls = self._channel, None, None
-        if channel is not None:
-            channel.close()
+        finalizer, self._finalizer, self._channel, self._calls = self._finalizer, None, None, None
+        if finalizer is not None:
+            finalizer()  # once: nothing keeps the channel then
 
     @contextlib.contextmanager
     def _attempt(self) -> Iterator[Calls]:
