@@ -1,8 +1,12 @@
-"""Metadata of calls, and the functions of callers that make it."""
+"""Credentials and metadata of calls, and the functions of callers that make it."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import calibd
+import grpc
 import numpy as np
 import pytest
 from calibd.channel import Connection
@@ -10,6 +14,7 @@ from calibd.errors import InvalidArgumentError, UnavailableError
 from calibd.rank import Rank
 from calibd.worker import Worker
 from rank_support import LONG, create_steps
+from scripted_server import ScriptedServer, Stream
 
 ONES = np.ones(10, np.float32)
 SECRET = "Bearer secret"
@@ -31,6 +36,45 @@ class Refresh:
 
 def always_failing():
     raise ValueError("no token today")
+
+
+@pytest.mark.parametrize("metadata", [[("authorization", SECRET)], lambda: [("authorization", SECRET)]])
+def test_metadata_goes_with_every_kind_of_call(metadata):
+    def durable_when_asked(stream):
+        stream.welcome()
+        unit = stream.next_update().last
+        stream.ack(unit, 0)
+        scripted.flushed.wait(LONG)
+        stream.ack(unit, unit)
+        stream.await_end()
+
+    scripted = ScriptedServer(durable_when_asked)
+    with calibd.connect(scripted.address, metadata=metadata) as client:
+        client.health(LONG)
+        session = client.session("s")
+        session.observe("a", ONES)
+        session.flush(LONG)
+        assert session.export("json").data == b""
+    assert sorted(scripted.metadata) == ["Export", "Flush", "Health", "Observe"]
+    for sent in scripted.metadata.values():
+        assert sent["authorization"] == SECRET
+    scripted.stop()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the certificate is made by openssl")
+def test_credentials_are_used(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True, timeout=LONG)
+    pair = (key.read_bytes(), certificate.read_bytes())
+    scripted = ScriptedServer(Stream.await_end, credentials=grpc.ssl_server_credentials([pair]))
+    credentials = grpc.ssl_channel_credentials(root_certificates=certificate.read_bytes())
+    with calibd.connect(scripted.address, credentials=credentials) as client:
+        client.health(LONG)
+    with calibd.connect(scripted.address) as plain, pytest.raises(UnavailableError):
+        plain.health(0.3)
+    scripted.stop()
 
 
 @pytest.mark.parametrize(

@@ -227,16 +227,3 @@ def test_an_interrupted_close_loses_nothing(client, monkeypatch):
             session.close()
     session.close()
     assert session.qparams()[0].count == VALUES.size
-
-
-def test_credentials_and_metadata_go_with_every_call(server):
-    calls = []
-
-    def metadata():
-        calls.append(1)
-        return [("authorization", "Bearer x")]
-
-    with calibd.connect(server.address, metadata=metadata) as client:
-        client.create_session("s").observe("fc", VALUES)
-        client.session("s").flush()
-    assert len(calls) >= 2
