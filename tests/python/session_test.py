@@ -129,6 +129,11 @@ def test_passive_layers_have_what_they_are_given(session):
     assert (given.scale.tolist(), given.zero_point.tolist()) == ([0.5], [3])
     session.set_qparams("p", np.array([0.25], np.float32))
     assert session.qparams("p")[0].scale.tolist() == [0.25]
+    for scale in (np.array(0.125), np.float32(0.125), [0.125], (0.125,)):
+        session.set_qparams("p", scale, np.array(4))
+        (given,) = session.qparams("p")
+        assert (given.scale.tolist(), given.zero_point.tolist()) == ([0.125], [4])
+        session.set_qparams("p", 1.0)
     with pytest.raises(calibd.FailedPreconditionError):
         session.set_qparams("fc", 1.0)
 

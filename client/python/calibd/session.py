@@ -6,6 +6,8 @@ import warnings
 from types import TracebackType
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
+import numpy as np
+
 from calibd import batch
 from calibd.channel import Connection
 from calibd.config import SessionConfig
@@ -161,7 +163,7 @@ class Session:
 
         Args:
             layer: its name.
-            scale: one, or one a channel: finite and above 0.
+            scale: one, or one a channel: finite and above 0. Numbers, an array or a tensor.
             zero_point: of each scale; empty: 0 everywhere.
         """
         request = pb.SetQParamsRequest(
@@ -367,4 +369,6 @@ class Session:
 
 
 def _list(value: Any) -> List[Any]:
-    return list(value) if hasattr(value, "__len__") else [value]
+    """One number or several; of arrays and tensors, on any device and also of no dimension."""
+    values: List[Any] = np.atleast_1d(value.tolist() if hasattr(value, "tolist") else value).tolist()
+    return values
