@@ -126,7 +126,8 @@ def test_input_goes_in_chunks(exporter, tmp_path):
         assert [len(chunk) for chunk in exporter.chunks] == [CHUNK, CHUNK, 5]
         assert summary.data == data
     assert exporter.session.export("onnx-qdq", model=Model()).data == b"model"
-    assert exporter.session.export("ncnn", table=b"table").data == b"table"
+    for table in (b"table", bytearray(b"table"), memoryview(b"table")):
+        assert exporter.session.export("ncnn", table=table).data == b"table"
     with pytest.raises(calibd.InvalidArgumentError):
         exporter.session.export("ncnn", table=b"table", model=b"model")
     with pytest.raises(FileNotFoundError):

@@ -1,5 +1,6 @@
 """Processes that fork: parent and child both go on, each with a worker of its own."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -7,11 +8,13 @@ import sys
 import textwrap
 import threading
 import warnings
+import weakref
 
 import calibd
 import grpc
 import numpy as np
 import pytest
+from calibd import fork
 
 ONES = np.ones(1000, np.float32)
 LIMIT = 60.0
@@ -92,6 +95,19 @@ def test_a_child_of_a_parent_that_has_not_called_yet(client):
         assert counts(session) == {"child": 1000}
 
 
+def test_a_child_looks_at_steps_and_leaves_the_rank_to_its_parent(client):
+    session = client.create_session("s", world_size=1, rank=0)
+    session.step({"a": ONES}, timeout=LIMIT)
+
+    def child():
+        assert session.next_step == 2 and session.world == (1, 1)
+        with pytest.raises(calibd.FailedPreconditionError, match="forked"):
+            session.step({"a": ONES}, timeout=LIMIT)
+
+    assert in_child(child) == 0
+    assert session.step({"a": ONES}, timeout=LIMIT).step == 2
+
+
 def exit_of(server, body):
     """Runs a program that has `session`; its exit code and what it said on stderr."""
     program = (
@@ -138,6 +154,68 @@ def test_a_process_that_ends_without_its_server_says_what_is_lost(server):
     )
     assert code == 0
     assert "session s may be lost" in said
+
+
+class Told(fork.Forkable):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.events = []
+        fork.register(self)
+
+    def before_fork(self):
+        self.events.append("before")
+
+    def after_fork_in_parent(self):
+        self.events.append("parent")
+
+
+def test_a_fork_leaves_no_closed_channel_behind(client):
+    connection = client.connection
+    client.health()
+    channel = weakref.ref(connection._channel)
+    connection.before_fork()
+    connection.after_fork_in_parent()
+    gc.collect()
+    assert channel() is None
+    client.health()
+
+
+def test_what_is_made_while_a_fork_begins_is_not_told_of_its_end():
+    late = []
+
+    class Maker(Told):
+        def before_fork(self):
+            super().before_fork()
+            late.append(Told())
+
+    maker = Maker()
+    fork._before()
+    fork._after_in_parent()
+    assert maker.events == ["before", "parent"] and late[0].events == []
+
+
+def test_forks_while_another_thread_makes_sessions():
+    many = [Told() for _ in range(3000)]  # one look at all of them takes a while
+    stop = threading.Event()
+
+    def make():
+        while not stop.is_set():
+            Told()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=make)
+    thread.start()
+    try:
+        for _ in range(10):
+            fork._before()
+            fork._after_in_parent()
+    finally:
+        stop.set()
+        thread.join(LIMIT)
+        sys.setswitchinterval(interval)
+    assert many[0].events == many[-1].events == ["before", "parent"] * 10
 
 
 @pytest.mark.skipif(grpc.__version__.startswith("1.51."), reason="grpcio 1.51 may hang in such a fork")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 
 import numpy as np
 import pytest
+from calibd import step_encoder
 from calibd.channel import Connection
 from calibd.config import Observer, SessionConfig, Synchronous
 from calibd.errors import (
@@ -282,6 +284,37 @@ def test_a_server_that_is_away_is_waited_for(server, connection):
     with pytest.raises(DeadlineExceededError, match="step 1 is not folded"):
         worker.step(LAYERS, step=1, timeout=0)
     worker.close(LONG)  # nothing is folded, so nothing has to be made durable
+
+
+def test_counting_that_is_interrupted_is_done_by_the_next_who_waits(connection, monkeypatch):
+    create_steps(connection, "s", 1)
+    worker = open_rank(connection, "s", 0)
+    count, interrupted = step_encoder.count, []
+
+    def interrupt_first(job):
+        if not interrupted and threading.current_thread() is threading.main_thread():
+            interrupted.append(job.grids.step)
+            raise KeyboardInterrupt
+        return count(job)
+
+    monkeypatch.setattr(step_encoder, "count", interrupt_first)
+    with pytest.raises(KeyboardInterrupt):
+        for step in range(1, 1000):  # the rank's own thread may be the first to count
+            worker.step({"mxnet": TENSOR}, step=step, timeout=LONG)
+    assert worker.step({"mxnet": TENSOR}, step=interrupted[0], timeout=LONG).step == interrupted[0]
+    worker.close(LONG)
+
+
+def test_a_message_that_can_not_be_made_ends_the_rank(connection, monkeypatch):
+    create_steps(connection, "s", 1)
+    worker = open_rank(connection, "s", 0)
+
+    def fail():
+        raise MemoryError
+
+    monkeypatch.setattr(worker._log, "next_message", fail)
+    with pytest.raises(CalibdError, match="a message could not be made: MemoryError"):
+        worker.step(LAYERS, step=1, timeout=LONG)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -1,5 +1,8 @@
 """Clients and sessions against a server."""
 
+import gc
+import weakref
+
 import calibd
 import numpy as np
 import pytest
@@ -126,6 +129,11 @@ def test_passive_layers_have_what_they_are_given(session):
     assert (given.scale.tolist(), given.zero_point.tolist()) == ([0.5], [3])
     session.set_qparams("p", np.array([0.25], np.float32))
     assert session.qparams("p")[0].scale.tolist() == [0.25]
+    for scale in (np.array(0.125), np.float32(0.125), [0.125], (0.125,)):
+        session.set_qparams("p", scale, np.array(4))
+        (given,) = session.qparams("p")
+        assert (given.scale.tolist(), given.zero_point.tolist()) == ([0.125], [4])
+        session.set_qparams("p", 1.0)
     with pytest.raises(calibd.FailedPreconditionError):
         session.set_qparams("fc", 1.0)
 
@@ -160,6 +168,17 @@ def test_steps_need_a_rank_and_observing_none(client):
     assert free.set_world(2) == (2, 2) == free.world
 
 
+def test_looking_at_steps_opens_no_rank(client):
+    training = client.create_session("s", world_size=1, rank=0)
+    training.step({"fc": VALUES[0]})
+    looking = client.session("s", rank=0)
+    assert looking.next_step == 2 and looking.world == (1, 1)
+    training.step({"fc": VALUES[0]})  # nobody has taken its place
+    assert looking.next_step == 3
+    with pytest.raises(calibd.FailedPreconditionError, match="need a rank"):
+        client.session("s").next_step
+
+
 def test_the_end_of_a_client_makes_everything_durable(server):
     with calibd.connect(server.address) as client:
         session = client.create_session("s")
@@ -170,14 +189,46 @@ def test_the_end_of_a_client_makes_everything_durable(server):
         session.describe()
 
 
-def test_credentials_and_metadata_go_with_every_call(server):
-    calls = []
+def test_a_client_that_can_not_make_all_durable_stays_open(server):
+    with calibd.connect(server.address) as client:
+        session = client.create_session("s")
+        session.observe("fc", VALUES)
+        session.flush()
+        server.stop()
+        session.observe("fc", VALUES)
+        with pytest.raises(calibd.DeadlineExceededError):
+            client.close(0.1)
+        session.observe("fc", VALUES)
+        server.start()
+        client.close()
+    with calibd.connect(server.address) as other:
+        assert other.session("s").qparams()[0].count == 3 * VALUES.size
 
-    def metadata():
-        calls.append(1)
-        return [("authorization", "Bearer x")]
 
-    with calibd.connect(server.address, metadata=metadata) as client:
-        client.create_session("s").observe("fc", VALUES)
-        client.session("s").flush()
-    assert len(calls) >= 2
+def test_a_client_keeps_sessions_that_have_something_open_alone(client):
+    session = client.create_session("s")
+    unused = weakref.ref(client.session("s"))
+    gc.collect()
+    assert unused() is None and not client._contributions
+    client.session("s").observe("fc", VALUES)
+    gc.collect()
+    assert len(client._contributions) == 1
+    client.close()
+    assert not client._contributions
+    with calibd.connect(client.connection.target) as other:
+        assert other.session(session.name).qparams()[0].count == VALUES.size
+
+
+def test_an_interrupted_close_loses_nothing(client, monkeypatch):
+    session = client.create_session("s")
+    session.observe("fc", VALUES)
+
+    def interrupt(timeout):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session._contribution.contributor, "close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.close()
+    session.close()
+    assert session.qparams()[0].count == VALUES.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import threading
 import time
 import warnings
@@ -13,10 +14,19 @@ from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, Typ
 import grpc
 
 from calibd import fork
-from calibd.errors import CancelledError, FailedPreconditionError, from_rpc
+from calibd.errors import (
+    CalibdError,
+    CancelledError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    UnavailableError,
+    from_rpc,
+)
 from calibd.rpc import Calls
 
 Metadata = Sequence[Tuple[str, Union[str, bytes]]]
+_METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
+_METADATA_TEXT = re.compile(r"[ -~]*")
 
 _OPTIONS: Dict[str, Any] = {
     "grpc.enable_http_proxy": 0,
@@ -52,6 +62,7 @@ class Connection(fork.Forkable):
         target: HOST:PORT, or any name that gRPC resolves.
         credentials: None for plain text.
         metadata: (lower-case key, value) pairs sent with every call, or a function that yields them for each call.
+            When it raises, a call fails with UnavailableError, and a worker or rank tries again later.
         options: gRPC channel options that replace or join calibd's own.
         timeout: seconds of each unary call, retries included.
     """
@@ -68,7 +79,7 @@ class Connection(fork.Forkable):
         self.target = target
         self.timeout = timeout
         self._credentials = credentials
-        self._metadata = metadata
+        self._metadata = metadata if callable(metadata) else _checked(metadata)
         self._options = {**_OPTIONS, **dict(options)}
         self._closed = False
         self._inherited = False  # by a fork, before any call of this process
@@ -79,6 +90,7 @@ class Connection(fork.Forkable):
         self._changed = threading.Condition()  # guards what follows
         self._channel: Optional[grpc.Channel] = None
         self._calls: Optional[Calls] = None
+        self._finalizer: Optional[weakref.finalize[[], Connection]] = None  # closes the channel
         self._attempts = 0  # that are running
         self._pauses = 0  # forks that are about to take place
         self._paused_at = 0.0
@@ -92,14 +104,28 @@ class Connection(fork.Forkable):
             return self._open_calls()
 
     def metadata(self) -> Tuple[Tuple[str, Union[str, bytes]], ...]:
-        """What to send as `metadata` with a call or stream that starts now."""
-        return tuple(self._metadata() if callable(self._metadata) else self._metadata)
+        """What to send as `metadata` with a call or stream that starts now.
+
+        Raises UnavailableError when the caller's function raises, as it may do better the next time, and
+        InvalidArgumentError when what it returns can't be sent; neither tells a value.
+        """
+        if not callable(self._metadata):
+            return self._metadata
+        try:
+            pairs = tuple(self._metadata())
+        except Exception as error:
+            raise UnavailableError(f"the metadata function raised {type(error).__name__}: {error}") from error
+        return _checked(pairs)
 
     def stream(self, name: str, requests: Iterator[Any], wait_for_ready: bool = False) -> Any:
-        """Starts the call `name`, such as "Observe", which has no deadline; gRPC's call, an iterator of the answers."""
+        """Starts the call `name`, such as "Observe", which has no deadline; gRPC's call, an iterator of the answers.
+
+        Raises CalibdError, also as `metadata` does.
+        """
+        metadata = self.metadata()
         with self._attempt() as calls:
             try:
-                return getattr(calls, name)(requests, metadata=self.metadata(), wait_for_ready=wait_for_ready)
+                return getattr(calls, name)(requests, metadata=metadata, wait_for_ready=wait_for_ready)
             except ValueError:  # the channel was closed in between
                 raise CancelledError("the process forks, or the connection was closed") from None
 
@@ -124,6 +150,8 @@ class Connection(fork.Forkable):
             try:
                 with self._attempt() as calls:
                     return call(calls, max(0.0, deadline - time.monotonic()))
+            except CalibdError:  # of `metadata`
+                raise
             except ValueError:  # the channel was closed before the call had begun
                 if self._paused_at < begin or self._closed:
                     raise
@@ -179,14 +207,15 @@ class Connection(fork.Forkable):
                 self._channel = grpc.secure_channel(self.target, self._credentials, options=options)
             self._calls = Calls(self._channel)
             # A channel that is dropped without this lives on in gRPC, and grpcio 1.51 ends children that it has.
-            weakref.finalize(self, self._channel.close).atexit = False
+            self._finalizer = weakref.finalize(self, self._channel.close)
+            self._finalizer.atexit = False
             fork.install()
         return self._calls
 
     def _close_channel(self) -> None:
-        channel, self._channel, self._calls = self._channel, None, None
-        if channel is not None:
-            channel.close()
+        finalizer, self._finalizer, self._channel, self._calls = self._finalizer, None, None, None
+        if finalizer is not None:
+            finalizer()  # once: nothing keeps the channel then
 
     @contextlib.contextmanager
     def _attempt(self) -> Iterator[Calls]:
@@ -199,3 +228,27 @@ class Connection(fork.Forkable):
             with self._changed:
                 self._attempts -= 1
                 self._changed.notify_all()
+
+
+def _checked(metadata: Metadata) -> Tuple[Tuple[str, Union[str, bytes]], ...]:
+    """The pairs, which can be sent; gRPC's own error for others would print their values.
+
+    Raises InvalidArgumentError, which names a key at most.
+    """
+    pairs = tuple(metadata)
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise InvalidArgumentError("metadata must be (key, value) pairs, with keys of type str")
+        key, value = pair
+        if _METADATA_KEY.fullmatch(key) is None:
+            raise InvalidArgumentError(
+                f"metadata has the key {key!r}; a key has characters of a-z, 0-9, '.', '_' and '-', in lower case"
+            )
+        if not isinstance(value, (str, bytes)):
+            raise InvalidArgumentError(f"metadata has a value of type {type(value).__name__} for the key {key!r}")
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if not key.endswith("-bin") and _METADATA_TEXT.fullmatch(text) is None:
+            raise InvalidArgumentError(
+                f"metadata's value for the key {key!r} has a line end or another character that is not printable ASCII"
+            )
+    return tuple((key, value) for key, value in pairs)

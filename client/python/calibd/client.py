@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
 from types import TracebackType
-from typing import Any, Callable, List, Optional, Sequence, Type, Union
+from typing import Any, Callable, List, Optional, Sequence, Set, Type, Union
 
 import grpc
 from google.protobuf import wrappers_pb2
 
 from calibd.channel import Connection, Metadata
 from calibd.config import Rule, SessionConfig, Synchronous
-from calibd.errors import CalibdError, InvalidArgumentError, UnavailableError
+from calibd.contribution import Contribution
+from calibd.errors import CalibdError, DeadlineExceededError, InvalidArgumentError, UnavailableError
 from calibd.info import SessionInfo
 from calibd.observer import Observer
 from calibd.rpc import Calls
@@ -38,6 +38,7 @@ def connect(
         target: HOST:PORT; None: the environment's CALIBD_SERVER, or 127.0.0.1:7070.
         credentials: None for plain text.
         metadata: (lower-case key, value) pairs sent with every call, or a function that yields them for each call.
+            When it raises, a call fails with UnavailableError, and what observes tries again later.
         options: gRPC channel options that replace or join calibd's own.
         timeout: seconds of each call, retries included, that does not say otherwise.
         exit_timeout: seconds to make durable what was observed when the process exits without close.
@@ -53,8 +54,7 @@ class Client:
     def __init__(self, connection: Connection, *, exit_timeout: float = 5.0) -> None:
         self._connection = connection
         self._exit_timeout = exit_timeout
-        self._lock = threading.Lock()
-        self._sessions: List[Session] = []
+        self._contributions: Set[Contribution] = set()  # that are open
 
     @property
     def connection(self) -> Connection:
@@ -110,10 +110,8 @@ class Client:
             rank: to take part in synchronous steps as this rank, 0 to world size - 1; None: `observe` whenever.
             contributor: further options of Worker, or with a rank of Rank, such as worker_id or display_name.
         """
-        session = Session(self._connection, name, rank=rank, exit_timeout=self._exit_timeout, options=contributor)
-        with self._lock:
-            self._sessions.append(session)
-        return session
+        contribution = Contribution(self._connection, name, rank, self._exit_timeout, contributor, self._contributions)
+        return Session(self._connection, contribution)
 
     def sessions(self) -> List[SessionInfo]:
         """All sessions, in name order, without their layers and workers."""
@@ -140,15 +138,22 @@ class Client:
             )
 
     def close(self, timeout: float = 300.0) -> None:
-        """Closes all sessions that observed something, then the connection; raises the first error of a session."""
-        with self._lock:
-            sessions, self._sessions = self._sessions, []
+        """Closes all sessions that observed something, then the connection; raises the first error of a session.
+
+        After DeadlineExceededError of a session, which has `timeout` seconds, that session and the connection are still
+        open, and nothing is lost: call again.
+        """
         first: Optional[CalibdError] = None
-        for session in sessions:
+        late: Optional[DeadlineExceededError] = None
+        for contribution in list(self._contributions):
             try:
-                session.close(timeout)
+                contribution.close(timeout)
+            except DeadlineExceededError as error:
+                late = late or error
             except CalibdError as error:
                 first = first or error
+        if late is not None:
+            raise late from first
         self._connection.close()
         if first is not None:
             raise first

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Union
 
 from calibd import at_exit, fork
 from calibd.channel import Connection
-from calibd.errors import FailedPreconditionError
+from calibd.errors import CalibdError, FailedPreconditionError
 from calibd.rank import Rank
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ Contributor = Union["Worker", Rank]
 
 
 class Contribution(fork.Forkable):
-    """Opens it on first use; a forked child, which has none of the parent's threads, opens another. Thread-safe.
+    """Opens it on first use. Thread-safe.
+
+    A forked child, which has none of the parent's threads, opens another worker; a rank that is open stays the
+    parent's, as a second one of its number would end it.
 
     Args:
         connection: to the server.
@@ -25,19 +28,28 @@ class Contribution(fork.Forkable):
         rank: None for a Worker.
         exit_timeout: seconds to close it when the process exits.
         options: further arguments of Worker or Rank. A worker_id among them is the parent's alone.
+        opened: has this while a worker or rank is open.
     """
 
     def __init__(
-        self, connection: Connection, session: str, rank: Optional[int], exit_timeout: float, options: Dict[str, Any]
+        self,
+        connection: Connection,
+        session: str,
+        rank: Optional[int],
+        exit_timeout: float,
+        options: Dict[str, Any],
+        opened: Set[Contribution],
     ) -> None:
+        self.session = session
         self.rank = rank
         self._connection = connection
-        self._session = session
         self._exit_timeout = exit_timeout
         self._options = options
+        self._opened = opened
         self._parents: List[Contributor] = []  # kept, as their threads and calls can't be ended here
         self._lock = threading.Lock()
         self._contributor: Optional[Contributor] = None
+        self._rank_is_parents = False
         fork.register(self)
 
     @property
@@ -49,7 +61,7 @@ class Contribution(fork.Forkable):
         """The worker. Raises FailedPreconditionError with a rank."""
         if self.rank is not None:
             raise FailedPreconditionError(
-                f"this is rank {self.rank} of session {self._session}, which contributes by step; for observe open the "
+                f"this is rank {self.rank} of session {self.session}, which contributes by step; for observe open the "
                 "session without a rank",
                 reason="STEP_REQUIRED",
             )
@@ -57,20 +69,22 @@ class Contribution(fork.Forkable):
 
         with self._lock:
             if self._contributor is None:
-                self._open(Worker(self._connection, self._session, **self._options))
+                self._open(Worker(self._connection, self.session, **self._options))
             assert isinstance(self._contributor, Worker)
             return self._contributor
 
     def as_rank(self) -> Rank:
-        """The rank. Raises FailedPreconditionError without one."""
+        """The rank. Raises FailedPreconditionError without one, and where it is a parent process's."""
         if self.rank is None:
+            raise self.needs_rank()
+        if self._rank_is_parents:
             raise FailedPreconditionError(
-                f"synchronous steps of session {self._session} need a rank: client.session(name, rank=...)",
-                reason="RANK_INVALID",
+                f"rank {self.rank} of session {self.session} is open in the process that this one was forked from: "
+                "contribute there, or open another rank with client.session"
             )
         with self._lock:
             if self._contributor is None:
-                self._open(Rank(self._connection, self._session, self.rank, **self._options))
+                self._open(Rank(self._connection, self.session, self.rank, **self._options))
             assert isinstance(self._contributor, Rank)
             return self._contributor
 
@@ -81,8 +95,15 @@ class Contribution(fork.Forkable):
         else:
             _ = self.worker().config
 
+    def needs_rank(self) -> CalibdError:
+        """The error of what can't be done without a rank."""
+        return FailedPreconditionError(
+            f"synchronous steps of session {self.session} need a rank: client.session(name, rank=...)",
+            reason="RANK_INVALID",
+        )
+
     def close(self, timeout: float) -> None:
-        """Closes what is open; after DeadlineExceededError it still is."""
+        """Closes what is open; after DeadlineExceededError, or Ctrl-C, it still is."""
         with self._lock:
             contributor = self._contributor
         if contributor is None:
@@ -91,7 +112,7 @@ class Contribution(fork.Forkable):
             contributor.close(timeout)
         except TimeoutError:
             raise
-        except BaseException:
+        except CalibdError:
             self._forget(contributor)
             raise
         self._forget(contributor)
@@ -100,15 +121,19 @@ class Contribution(fork.Forkable):
         self._lock = threading.Lock()
         if self._contributor is not None:
             self._parents.append(self._contributor)
+            self._rank_is_parents = self.rank is not None
             self._contributor = None
+        self._opened.discard(self)
         self._options.pop("worker_id", None)
 
     def _open(self, contributor: Contributor) -> None:
         self._contributor = contributor
-        at_exit.add(self._session, contributor, self._exit_timeout)
+        self._opened.add(self)
+        at_exit.add(self.session, contributor, self._exit_timeout)
 
     def _forget(self, contributor: Contributor) -> None:
         at_exit.remove(contributor)
         with self._lock:
             if self._contributor is contributor:
                 self._contributor = None
+                self._opened.discard(self)

@@ -15,7 +15,7 @@ from calibd.rpc import export_pb2 as pb
 
 Path = Union[str, "os.PathLike[str]"]
 # A file's path, its bytes, or a message such as onnx.ModelProto.
-Input = Union[Path, bytes, Any]
+Input = Union[Path, bytes, bytearray, memoryview, Any]
 
 FORMATS = {
     "json": pb.EXPORT_FORMAT_JSON,
@@ -112,7 +112,7 @@ def _read(source: Input, stack: contextlib.ExitStack) -> Iterator[bytes]:
     if isinstance(source, (str, os.PathLike)):
         file = stack.enter_context(open(source, "rb"))
         return iter(lambda: file.read(_CHUNK_BYTES), b"")
-    data = source if isinstance(source, bytes) else source.SerializeToString()
+    data = bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else source.SerializeToString()
     return (data[at : at + _CHUNK_BYTES] for at in range(0, len(data), _CHUNK_BYTES))
 
 

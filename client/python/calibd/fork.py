@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import weakref
-from typing import Any
+from typing import Any, List
 
 _VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 _imported_too_late = "grpc" in sys.modules and os.environ.get(_VARIABLE, "0") in ("", "0")
@@ -19,7 +19,10 @@ os.environ.setdefault(_VARIABLE, "1")
 
 
 class Forkable:
-    """What is told of forks. The methods must not raise, and must end in any case."""
+    """What is told of forks. The methods must not raise, and must end in any case.
+
+    One that is registered while a fork is on its way is told of nothing in the parent, and in the child alone.
+    """
 
     def before_fork(self) -> None:
         """Stops, and waits until it has."""
@@ -31,10 +34,18 @@ class Forkable:
         """Begins anew, as nothing of the parent's threads is there."""
 
 
+class _Forking(threading.local):
+    """The forks that a thread is about to do."""
+
+    def __init__(self) -> None:
+        self.told: List[List[Forkable]] = []  # what was told of each
+
+
 # os.register_at_fork takes functions for the life of the process, so that what they work on is kept here.
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _lock = threading.Lock()
 _installed = False
+_forking = _Forking()
 # An idle channel, which never connects: gRPC shuts down with its last one, and a fork meanwhile breaks grpcio 1.51.
 _idle: Any = None
 
@@ -75,17 +86,22 @@ def warning() -> str:
 
 
 def _before() -> None:
-    for forkable in list(_forkables):
+    with _lock:
+        forkables = list(_forkables)
+    _forking.told.append(forkables)
+    for forkable in forkables:
         forkable.before_fork()
 
 
 def _after_in_parent() -> None:
-    for forkable in list(_forkables):
+    # There is none if _before was registered after this fork had begun.
+    for forkable in _forking.told.pop() if _forking.told else ():
         forkable.after_fork_in_parent()
 
 
 def _after_in_child() -> None:
     global _idle, _lock
     _idle, _lock = None, threading.Lock()
+    _forking.told.clear()
     for forkable in list(_forkables):
         forkable.after_fork_in_child()

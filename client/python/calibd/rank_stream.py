@@ -15,7 +15,7 @@ from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError
 from calibd.rpc import observe_pb2
-from calibd.step_contribution import StepTicket
+from calibd.step_contribution import CountJob, StepTicket
 from calibd.step_layers import StepLayers
 from calibd.step_log import AfterRefusal, StepLog
 
@@ -106,28 +106,34 @@ class RankStream(fork.Forkable):
         job = self.log.take_count_job()
         if job is None:
             return False
-        self.lock.release()
-        error: Optional[CalibdError] = None
         try:
-            counts = step_encoder.count(job)
-            if counts.ByteSize() > self._max_message_bytes:
-                error = errors.make_error(
-                    "RESOURCE_EXHAUSTED",
-                    f"the counts of step {job.grids.step} are a message of {counts.ByteSize()} bytes, and the server "
-                    f"takes {self._max_message_bytes}: give fewer layers with reference histograms, or histograms with "
-                    "fewer bins",
-                    "REFERENCE_TOO_LARGE",
-                )
-        except CalibdError as what:
-            error = what
-        finally:
-            self.lock.acquire()
-        if error is not None:
+            self.lock.release()
+            try:
+                counts = self._counts_of(job)
+            finally:
+                self.lock.acquire()
+        except CalibdError as error:
             self.end(error)
-        else:
-            self.log.add_counts(job, counts)
-            self.send()
+            return True
+        except BaseException:  # such as Ctrl-C: all ranks wait for these counts
+            self.log.return_count_job(job)
+            raise
+        self.log.add_counts(job, counts)
+        self.send()
         return True
+
+    def _counts_of(self, job: CountJob) -> observe_pb2.ObserveRequest:
+        """Without the lock."""
+        counts = step_encoder.count(job)
+        if counts.ByteSize() > self._max_message_bytes:
+            raise errors.make_error(
+                "RESOURCE_EXHAUSTED",
+                f"the counts of step {job.grids.step} are a message of {counts.ByteSize()} bytes, and the server "
+                f"takes {self._max_message_bytes}: give fewer layers with reference histograms, or histograms with "
+                "fewer bins",
+                "REFERENCE_TOO_LARGE",
+            )
+        return counts
 
     def end(self, error: CalibdError) -> None:
         """The rank ends with this error."""
@@ -231,8 +237,8 @@ class RankStream(fork.Forkable):
             return errors.from_rpc(error, self._connection.target)
         except CalibdError as error:
             return error
-        except Exception as error:  # of the caller's function that makes the call's metadata
-            return errors.make_error("UNKNOWN", f"the stream could not be opened: {error!r}")
+        except Exception as error:  # a bug, which would end the thread and keep callers waiting
+            return errors.make_error("FAILED_PRECONDITION", f"the stream could not be opened: {error!r}")
         finally:
             with self.lock:
                 stream.over = True
@@ -306,7 +312,11 @@ class RankStream(fork.Forkable):
         welcome_deadline = time.monotonic() + _WELCOME_TIMEOUT
         while True:
             with self.lock:
-                message = self._next_message(stream, welcome_deadline)
+                try:
+                    message = self._next_message(stream, welcome_deadline)
+                except Exception as error:  # a bug, or no memory, which gRPC would keep to itself
+                    self.end(errors.make_error("INTERNAL", f"a message could not be made: {error!r}"))
+                    raise
             if message is None:
                 return
             yield message

@@ -6,16 +6,18 @@ import warnings
 from types import TracebackType
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
+import numpy as np
+
 from calibd import batch
 from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.contribution import Contribution
 from calibd.errors import AbortedError, FailedPreconditionError, InvalidArgumentError
 from calibd.export import ExportSummary, Input, Path, export, format_number
-from calibd.info import SessionInfo
+from calibd.info import SessionInfo, SynchronousInfo
 from calibd.observer import Observer
 from calibd.quantize import LayerQParams, Method, QuantSpec, to_method, to_spec
-from calibd.rank import PendingStep, StepData, StepResult
+from calibd.rank import PendingStep, Rank, StepData, StepResult
 from calibd.rpc import calibration_service_pb2 as pb
 from calibd.rpc import export_pb2
 from calibd.statistics import TensorStatistics
@@ -25,22 +27,14 @@ from calibd.step import World
 class Session:
     """A session by its name; made by Client. Thread-safe.
 
-    What is observed goes through a worker that is opened on first use, with a rank through a Rank; a process that is
-    forked opens one of its own. As a context manager it closes at the end.
+    What is observed goes through a worker that is opened on first use, with a rank through a Rank. A process that is
+    forked opens a worker of its own; a rank that is open stays the parent's. As a context manager it closes at the end.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        name: str,
-        *,
-        rank: Optional[int] = None,
-        exit_timeout: float = 5.0,
-        options: Optional[Mapping[str, Any]] = None,
-    ) -> None:
+    def __init__(self, connection: Connection, contribution: Contribution) -> None:
         self._connection = connection
-        self._name = name
-        self._contribution = Contribution(connection, name, rank, exit_timeout, dict(options or {}))
+        self._name = contribution.session
+        self._contribution = contribution
         self._config: Optional[SessionConfig] = None
 
     @property
@@ -103,15 +97,23 @@ class Session:
 
     @property
     def next_step(self) -> int:
-        """The synchronous step that this rank contributes to next."""
-        return self._contribution.as_rank().next_step
+        """The synchronous step that this rank contributes to next; until it has, the server is asked.
+
+        Raises FailedPreconditionError without a rank.
+        """
+        rank = self._contribution.contributor
+        if isinstance(rank, Rank):
+            return rank.next_step
+        if self.rank is None:
+            raise self._contribution.needs_rank()
+        return self._synchronous().folded_step + 1
 
     @property
     def world(self) -> World:
-        """The ranks of synchronous steps, as this rank last heard of them; without a rank as the server has them."""
-        if self.rank is not None:
-            return self._contribution.as_rank().world
-        return self._world_of_server()
+        """The ranks of synchronous steps: as this rank last heard of them; until it contributes, or without a rank, as
+        the server has them."""
+        rank = self._contribution.contributor
+        return rank.world if isinstance(rank, Rank) else self._synchronous().world
 
     def flush(self, timeout: float = 300.0) -> None:
         """Returns once everything that this process observed is durable.
@@ -171,7 +173,7 @@ class Session:
 
         Args:
             layer: its name.
-            scale: one, or one a channel: finite and above 0.
+            scale: one, or one a channel: finite and above 0. Numbers, an array or a tensor.
             zero_point: of each scale; empty: 0 everywhere.
         """
         request = pb.SetQParamsRequest(
@@ -184,14 +186,14 @@ class Session:
 
         Raises AbortedError (WORLD_EPOCH_STALE) when somebody else changed it to another size at the same time.
         """
-        before = self._world_of_server()
+        before = self._synchronous().world
         request = pb.SetWorldRequest(session=self._name, expected_epoch=before.epoch, world_size=world_size)
         try:
             world = self._connection.unary("SetWorld", request).world
             return World(world.epoch, world.size)
         except AbortedError:
             # An earlier try, whose answer was lost, may have done it.
-            now = self._world_of_server()
+            now = self._synchronous().world
             if now != (before.epoch + 1, world_size):
                 raise
             return now
@@ -358,13 +360,15 @@ class Session:
             self._warn_incomplete()
         return summary
 
-    def _world_of_server(self) -> World:
-        synchronous = self.describe().synchronous
+    def _synchronous(self) -> SynchronousInfo:
+        """Where the server is with synchronous steps; without the layers, of which there may be many."""
+        request = pb.GetSessionRequest(session=self._name, page_size=1)
+        synchronous = SessionInfo.from_proto(self._connection.unary("GetSession", request).session).synchronous
         if synchronous is None:
             raise FailedPreconditionError(
                 f"session {self._name} has no synchronous steps", reason="SESSION_NOT_SYNCHRONOUS"
             )
-        return synchronous.world
+        return synchronous
 
     def _warn_incomplete(self) -> None:
         warnings.warn(
@@ -375,4 +379,6 @@ class Session:
 
 
 def _list(value: Any) -> List[Any]:
-    return list(value) if hasattr(value, "__len__") else [value]
+    """One number or several; of arrays and tensors, on any device and also of no dimension."""
+    values: List[Any] = np.atleast_1d(value.tolist() if hasattr(value, "tolist") else value).tolist()
+    return values

@@ -227,6 +227,14 @@ class StepLog(StepBook):
         assert entry.grids is not None
         return CountJob(entry.grids, entry.encoded.values)
 
+    def return_count_job(self, job: CountJob) -> None:
+        """It was taken and not counted: somebody else gets it."""
+        entry = self._entries.get(job.grids.step)
+        # It may have been dropped meanwhile, or its grids with a stream.
+        if entry is not None and entry.encoded.values is job.values and entry.grids is job.grids:
+            self._to_count.add(job.grids.step)
+            self._on_change(entry.ticket)
+
     def has_count_job(self) -> bool:
         return bool(self._to_count)
 

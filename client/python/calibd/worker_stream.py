@@ -177,11 +177,9 @@ class WorkerStream:
             return None
         except grpc.RpcError as error:
             return from_rpc(error, self._connection.target)
-        except ValueError as error:  # the channel is closed, by a fork that is about to take place
-            return UnavailableError(f"cannot reach calibd at {self._connection.target}: {error}")
         except CalibdError as error:
             return error
-        except Exception as error:  # of the caller's function that makes the call's metadata
+        except Exception as error:  # a bug, which would end the thread and keep callers waiting
             return make_error("FAILED_PRECONDITION", f"the stream could not be opened: {error!r}")
         finally:
             with self.lock:
