@@ -86,6 +86,9 @@ class Outbox {
   bool IsApplied(uint64_t mark) const;
   // Whether everything taken before the mark is durable or was refused.
   bool IsDurable(uint64_t mark) const;
+  // Whether there is nothing to send before some of what was sent is durable, and all of it is applied: nothing goes on
+  // but by a checkpoint of the server. `statistics_due`: as for NextMessage.
+  bool WaitsForDurability(bool statistics_due) const;
 
   // Units: last one sent, known to be applied, known to be durable.
   uint64_t sent() const { return sent_unit_; }

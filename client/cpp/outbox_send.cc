@@ -99,6 +99,11 @@ bool Outbox::IsDurable(uint64_t mark) const {
          (generations_.empty() || generations_.least() > mark);
 }
 
+bool Outbox::WaitsForDurability(bool statistics_due) const {
+  const bool has_data_to_send = !raw_.empty() || round_open_ || (statistics_due && HasRoundWaiting());
+  return !has_data_to_send && durable_ < applied_ && applied_ == sent_unit_;
+}
+
 size_t Outbox::TotalBytes() const {
   size_t bytes = raw_bytes_ + sent_statistics_bytes_;
   for (const Pool* const pool : {&pending_, &round_}) {

@@ -172,10 +172,27 @@ absl::Status Worker::Impl::SendRaw(absl::string_view layer, const TensorView& te
 }
 
 absl::Status Worker::Impl::WaitForRoom(size_t bytes) {
+  absl::Time next_request = absl::InfinitePast();
   while (Usable().ok() && outbox_.raw_bytes() > 0 && outbox_.raw_bytes() + bytes > options_.raw_window_bytes) {
-    progress_.Wait(&mutex_);
+    if (outbox_.WaitsForDurability(/*statistics_due=*/false)) {
+      AwaitDurability(absl::InfiniteFuture(), &next_request);
+    } else {
+      progress_.Wait(&mutex_);
+    }
   }
   return Usable();
+}
+
+void Worker::Impl::AwaitDurability(absl::Time deadline, absl::Time* next_request) {
+  const absl::Time now = absl::Now();
+  if (now < *next_request) {
+    progress_.WaitWithDeadline(&mutex_, std::min(deadline, *next_request));
+    return;
+  }
+  *next_request = now + kDurabilityInterval;
+  mutex_.Unlock();
+  RequestDurability(*client_, options_.session, std::min(deadline, now + kDurabilityTimeout));
+  mutex_.Lock();
 }
 
 absl::Status Worker::Impl::ObserveStep(absl::string_view layer, const ObserverConfig& observer,
@@ -212,24 +229,17 @@ absl::Status Worker::Impl::FlushTaken(absl::Time deadline) {
   absl::Time next_request = absl::InfinitePast();
   while (!outbox_.IsDurable(mark)) {
     if (!fatal_.ok()) return fatal_;
-    const absl::Time now = absl::Now();
-    if (now >= deadline) {
+    if (absl::Now() >= deadline) {
       return absl::DeadlineExceededError(
           absl::StrCat(outbox_.TotalBytes(), " bytes are not durable yet at calibd at ", client_->options().server,
                        last_stream_end_.ok() ? "" : "; last broken stream: ", last_stream_end_.message()));
     }
-    absl::Time wake = deadline;
-    if (outbox_.IsApplied(mark)) {
-      if (now >= next_request) {
-        next_request = now + kDurabilityInterval;
-        mutex_.Unlock();
-        RequestDurability(*client_, options_.session, std::min(deadline, now + kDurabilityTimeout));
-        mutex_.Lock();
-        continue;
-      }
-      wake = std::min(deadline, next_request);
+    if (outbox_.IsApplied(mark) || outbox_.WaitsForDurability(/*statistics_due=*/true)) {
+      AwaitDurability(deadline, &next_request);
+    } else {
+      next_request = absl::InfinitePast();  // what will be applied was in no request yet
+      progress_.WaitWithDeadline(&mutex_, deadline);
     }
-    progress_.WaitWithDeadline(&mutex_, wake);
   }
   return fatal_.ok() ? outbox_.refusal() : fatal_;
 }

@@ -328,6 +328,33 @@ TEST(Outbox, RoundsWaitForTheirTurn) {
   EXPECT_EQ(NextUpdate(&outbox).first(), 3u);
 }
 
+TEST(Outbox, WaitsForDurabilityWhenAllThatMayBeSentIsApplied) {
+  Outbox outbox(2);
+  ASSERT_TRUE(outbox.OnWelcome(Welcome(0, 0)).ok());
+  for (const uint64_t unit : {1, 2}) {
+    ASSERT_TRUE(outbox.Add("a", Statistics(1)).ok());
+    EXPECT_FALSE(outbox.WaitsForDurability(true)) << "a round waits";
+    NextUpdate(&outbox);
+    EXPECT_FALSE(outbox.WaitsForDurability(true)) << "it is not applied";
+    ASSERT_TRUE(outbox.OnAck(Ack(unit, 0)).ok());
+    EXPECT_TRUE(outbox.WaitsForDurability(true));
+  }
+  ASSERT_TRUE(outbox.Add("a", Statistics(1)).ok());
+  const uint64_t mark = outbox.Mark();
+  EXPECT_FALSE(outbox.IsApplied(mark));
+  EXPECT_TRUE(outbox.WaitsForDurability(true)) << "no third round may be in flight";
+  ASSERT_TRUE(outbox.AddRaw("b", {}, 1, Chunk({1})).ok());
+  EXPECT_FALSE(outbox.WaitsForDurability(true)) << "a chunk may be sent";
+  NextUpdate(&outbox);
+  ASSERT_TRUE(outbox.OnAck(Ack(3, 0)).ok());
+  EXPECT_TRUE(outbox.WaitsForDurability(true));
+  ASSERT_TRUE(outbox.OnAck(Ack(3, 1)).ok());
+  EXPECT_FALSE(outbox.WaitsForDurability(true)) << "the third round may be sent";
+  EXPECT_TRUE(outbox.WaitsForDurability(false)) << "but it is not due";
+  ASSERT_TRUE(outbox.OnAck(Ack(3, 3)).ok());
+  EXPECT_FALSE(outbox.WaitsForDurability(false)) << "all that was sent is durable";
+}
+
 TEST(Outbox, MarksTellWhenEverythingBeforeThemIsAppliedAndDurable) {
   Outbox outbox(4);
   ASSERT_TRUE(outbox.OnWelcome(Welcome(0, 0)).ok());

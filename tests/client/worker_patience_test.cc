@@ -1,4 +1,4 @@
-// What a worker waits for: other threads' data when it closes, and room on a full server.
+// What a worker waits for: other threads' data when it closes, room on a full server, and checkpoints.
 
 #include <atomic>
 #include <string>
@@ -81,6 +81,43 @@ TEST_F(WorkerPatienceTest, AFullServerIsWaitedFor) {
   const absl::Status freed = second->Close(kLong);
   EXPECT_TRUE(freed.ok()) << freed;
   EXPECT_THAT(Statistics("s").statistics().count(), ElementsAre(3));
+}
+
+TEST_F(WorkerPatienceTest, FlushIsNotHeldUpByRoundsThatWaitForACheckpoint) {
+  server_options_.engine.checkpoint_interval = absl::Hours(1);
+  RestartServer();
+  CreateSession("s");
+  const WorkerOptions options = FastWorker("s");
+  const auto worker = OpenWorker(options);
+  for (int round = 1; round <= options.updates_in_flight; ++round) {
+    ASSERT_TRUE(worker->Observe("a", Vector({1}).view()).ok());
+    WaitUntilApplied("s", round);
+  }
+  ASSERT_TRUE(worker->Observe("a", Vector({1}).view()).ok());
+  const absl::Status flushed = worker->Flush(kLong);
+  EXPECT_TRUE(flushed.ok()) << flushed;
+  EXPECT_EQ(worker->stats().durable, options.updates_in_flight + 1u);
+  EXPECT_TRUE(worker->Close(kLong).ok());
+}
+
+TEST_F(WorkerPatienceTest, StepsPastTheWindowAskForACheckpoint) {
+  server_options_.engine.checkpoint_interval = absl::Hours(1);
+  RestartServer();
+  v1::SessionConfig config;
+  v1::LayerRule* const rule = config.add_rules();
+  rule->set_pattern("*");
+  rule->mutable_observer()->set_kind(v1::OBSERVER_KIND_REFERENCE_HISTOGRAM);
+  rule->mutable_observer()->mutable_reference_histogram()->set_rule(v1::REFERENCE_RULE_PYTORCH);
+  rule->mutable_observer()->mutable_reference_histogram()->set_bins(2048);
+  CreateSession("s", config);
+  WorkerOptions options = FastWorker("s");
+  options.raw_window_bytes = 1 << 20;
+  const auto worker = OpenWorker(options);
+  // At 8 bytes a count, 64 such steps fill the window.
+  for (int step = 0; step < 100; ++step) ASSERT_TRUE(worker->Observe("a", Vector({1, 2, 3}).view()).ok());
+  EXPECT_GT(worker->stats().durable, 0u);
+  EXPECT_TRUE(worker->Close(kLong).ok());
+  EXPECT_THAT(Statistics("s").statistics().count(), ElementsAre(300));
 }
 
 }  // namespace

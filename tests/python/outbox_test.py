@@ -296,6 +296,30 @@ def test_rounds_wait_for_their_turn() -> None:
     assert next_update(outbox).first == 3
 
 
+def test_durability_is_waited_for_when_all_that_may_be_sent_is_applied() -> None:
+    outbox = welcomed(rounds_in_flight=2)
+    for unit in (1, 2):
+        outbox.add("a", HISTOGRAM, counted())
+        assert not outbox.waits_for_durability(True)  # a round waits
+        next_update(outbox)
+        assert not outbox.waits_for_durability(True)  # it is not applied
+        outbox.take_ack(pb.Ack(applied=unit))
+        assert outbox.waits_for_durability(True)
+    outbox.add("a", HISTOGRAM, counted())
+    # No third round may be in flight.
+    assert not outbox.is_applied(outbox.mark()) and outbox.waits_for_durability(True)
+    outbox.add_raw("b", HISTOGRAM, 1, chunk([1.0]))
+    assert not outbox.waits_for_durability(True)  # a chunk may be sent
+    next_update(outbox)
+    outbox.take_ack(pb.Ack(applied=3))
+    assert outbox.waits_for_durability(True)
+    outbox.take_ack(pb.Ack(applied=3, durable=1))
+    # The third round may be sent, when it is due.
+    assert not outbox.waits_for_durability(True) and outbox.waits_for_durability(False)
+    outbox.take_ack(pb.Ack(applied=3, durable=3))
+    assert not outbox.waits_for_durability(False)  # all that was sent is durable
+
+
 def test_marks_tell_when_everything_before_them_is_applied_and_durable() -> None:
     outbox = welcomed()
     outbox.add("a", HISTOGRAM, counted())

@@ -33,6 +33,8 @@ class Stream:
 
     def welcome(self, applied: int = 0, durable: int = 0, config: SessionConfig = SessionConfig()) -> None:
         message = pb.Welcome(applied=applied, durable=durable, config=config.to_proto())
+        if config.synchronous is not None:
+            message.world.epoch, message.world.size = 1, config.synchronous.world_size
         self.responses.put(pb.ObserveResponse(welcome=message))
 
     def ack(self, applied: int, durable: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import threading
+import time
 from typing import Any, Iterator
 
 import numpy as np
@@ -117,6 +118,45 @@ def test_observing_goes_on_while_the_server_is_away(server: Any, connection: Con
     worker.flush(LONG)
     assert counts(connection) == {"a": 1010}
     worker.close(LONG)
+
+
+@pytest.fixture
+def patient_connection(start_server: Any) -> Iterator[Connection]:
+    """To a server that makes nothing durable unless it is asked to."""
+    connection = Connection(start_server("--store", "memory", "--checkpoint-interval", "1h").address, timeout=LONG)
+    yield connection
+    connection.close()
+
+
+def test_a_flush_is_not_held_up_by_rounds_that_wait_for_a_checkpoint(patient_connection: Connection) -> None:
+    create(patient_connection, "s")
+    worker = open_worker(patient_connection, updates_in_flight=2)
+    request = service.GetSessionRequest(session="s")
+    for sent in (1, 2):
+        worker.observe("a", ONES)
+        deadline = time.monotonic() + LONG
+        while patient_connection.unary("GetSession", request).session.updates_applied < sent:
+            assert time.monotonic() < deadline
+    worker.observe("a", ONES)
+    worker.flush(LONG)
+    assert worker.stats().durable == 3
+    worker.close(LONG)
+
+
+def test_steps_past_the_window_ask_for_a_checkpoint(patient_connection: Connection) -> None:
+    create(patient_connection, "s", Rule("*", Observer("reference_histogram")))
+    worker = open_worker(patient_connection, raw_window_bytes=1 << 20)
+
+    def observe_more_than_the_window() -> None:
+        for _ in range(3):
+            worker.observe("a", np.ones(200_000, np.float32))
+
+    observing = threading.Thread(target=observe_more_than_the_window, daemon=True)
+    observing.start()
+    observing.join(LONG)
+    assert worker.stats().values_observed == 600_000
+    worker.close(LONG)
+    assert counts(patient_connection) == {"a": 600_000}
 
 
 def test_an_earlier_process_is_gone_on_from(connection: Connection) -> None:

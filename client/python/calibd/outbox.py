@@ -349,6 +349,12 @@ class Outbox:
         """Whether everything taken before the mark is durable or was refused."""
         return self._is_sent(mark) and all(item.generation > mark for item in self._sent_items)
 
+    def waits_for_durability(self, statistics_due: bool) -> bool:
+        """Whether there is nothing to send before some of what was sent is durable, and all of it is applied: nothing
+        goes on but by a checkpoint of the server. `statistics_due`: as for next_message."""
+        has_data_to_send = bool(self._raw) or self._round_open or (statistics_due and self.has_round_waiting())
+        return not has_data_to_send and self.durable < self.applied == self.sent
+
     def _is_sent(self, mark: int) -> bool:
         pools = self._pending.is_behind(mark) and self._round.is_behind(mark)
         return pools and all(item.generation > mark for item in self._raw)

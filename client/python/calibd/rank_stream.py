@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import random
+import math
 import threading
 import time
 from typing import Any, Iterator, Optional
@@ -11,6 +11,7 @@ from typing import Any, Iterator, Optional
 import grpc
 
 from calibd import errors, fork, step_encoder
+from calibd.backoff import Backoff
 from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError
@@ -42,6 +43,7 @@ class _Stream:
     def __init__(self) -> None:
         self.call: Any = None  # gRPC's
         self.welcomed = False
+        self.welcome_time = math.inf  # a wait for a server that is away is no part of the stream
         self.progressed = False  # something was answered
         self.over = False
         self.problem: Optional[CalibdError] = None  # why this side gave it up
@@ -178,9 +180,8 @@ class RankStream(fork.Forkable):
     # --- The stream thread.
 
     def _run(self) -> None:
-        pause = self._min_backoff
+        backoff = Backoff(self._min_backoff, self._max_backoff)
         while True:
-            begin = time.monotonic()
             stream = _Stream()
             end = self._run_stream(stream)
             with self.lock:
@@ -191,10 +192,9 @@ class RankStream(fork.Forkable):
                     break
                 self.last_stream_end = stream.problem or end
                 self.progress.notify_all()
-                if stream.progressed or time.monotonic() - begin >= _STEADY_STREAM:
-                    pause = self._min_backoff
-                self._back_off(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, self._max_backoff)
+                if stream.progressed or time.monotonic() - stream.welcome_time >= _STEADY_STREAM:
+                    backoff.reset()
+                self._back_off(backoff.next())
                 if self.closing or self.fatal:
                     break
                 if self.config is not None:
@@ -293,6 +293,7 @@ class RankStream(fork.Forkable):
         self.log.on_welcome(welcome)
         self.config = config
         stream.welcomed = True
+        stream.welcome_time = time.monotonic()
         self._wake.notify_all()
 
     def _on_ticket(self, ticket: StepTicket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Callable, Optional, TypeVar
 
@@ -70,8 +71,12 @@ class Sender:
         stream = self._stream
         with self._lock:
             self._check_usable()
+            next_request = 0.0
             while raw_bytes > 0 and 0 < stream.outbox.raw_bytes > self._options.raw_window_bytes - raw_bytes:
-                stream.progress.wait()
+                if stream.outbox.waits_for_durability(statistics_due=False):
+                    next_request = self._await_durability(math.inf, next_request)
+                else:
+                    stream.progress.wait()
                 self._check_usable()
             had_round = stream.outbox.has_round_waiting()
             put(stream.outbox)
@@ -142,28 +147,29 @@ class Sender:
         while not stream.outbox.is_durable(mark) and stream.fatal is None:
             if stream.stopping:
                 raise FailedPreconditionError("the worker is closed; open another one")
-            now = time.monotonic()
-            if now >= deadline:
+            if time.monotonic() >= deadline:
                 late = f"{stream.outbox.total_bytes()} bytes are not durable yet at calibd at {self._connection.target}"
                 end = stream.last_stream_end
                 raise DeadlineExceededError(late if end is None else f"{late}; last broken stream: {end}")
-            wake = deadline
-            if stream.outbox.is_applied(mark):
-                if now >= next_request:
-                    next_request = now + _DURABILITY_INTERVAL
-                    self._lock.release()
-                    try:
-                        self._request_durability(min(deadline - now, _DURABILITY_TIMEOUT))
-                    finally:
-                        self._lock.acquire()
-                    continue
-                wake = min(deadline, next_request)
-            stream.progress.wait(wake - now)
+            if stream.outbox.is_applied(mark) or stream.outbox.waits_for_durability(statistics_due=True):
+                next_request = self._await_durability(deadline, next_request)
+            else:
+                next_request = 0.0  # what will be applied was in no request yet
+                stream.progress.wait(max(0.0, deadline - time.monotonic()))
 
-    def _request_durability(self, timeout: float) -> None:
-        """Only a hint: an Ack says what is durable, and whoever waits for it asks again."""
+    def _await_durability(self, deadline: float, next_request: float) -> float:
+        """Locked. Asks the server to make what it took durable, unless that was done a moment ago, and waits for news;
+        when it is to be asked again. Only a hint: an Ack says what is durable."""
+        now = time.monotonic()
+        if now < next_request:
+            self._stream.progress.wait(max(0.0, min(deadline, next_request) - now))
+            return next_request
         request = calibration_service_pb2.FlushRequest(session=self._options.session)
+        self._lock.release()
         try:
-            self._connection.unary("Flush", request, timeout)
+            self._connection.unary("Flush", request, max(0.0, min(deadline - now, _DURABILITY_TIMEOUT)))
         except CalibdError:
             pass
+        finally:
+            self._lock.acquire()
+        return now + _DURABILITY_INTERVAL

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import random
+import math
 import threading
 import time
 from typing import Iterator, Optional
 
 import grpc
 
+from calibd.backoff import Backoff
 from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError, Meaning, UnavailableError, can_reopen_after, from_refusal, from_rpc, make_error
@@ -42,6 +43,7 @@ class _Stream:
     def __init__(self) -> None:
         self.call: Optional[grpc.Call] = None
         self.welcomed = False
+        self.welcome_time = math.inf  # a wait for a server that is away is no part of the stream
         self.progressed = False  # something was acknowledged
         self.over = False
         self.values_ignored = 0
@@ -120,9 +122,8 @@ class WorkerStream:
     # --- The stream thread.
 
     def _run(self) -> None:
-        pause = self._options.min_backoff
+        backoff = Backoff(self._options.min_backoff, self._options.max_backoff)
         while True:
-            begin = time.monotonic()
             stream = _Stream()
             end = self._run_stream(stream)
             with self.lock:
@@ -133,10 +134,9 @@ class WorkerStream:
                     break
                 self.last_stream_end = stream.problem or end
                 self.progress.notify_all()
-                if stream.progressed or time.monotonic() - begin >= _STEADY_STREAM:
-                    pause = self._options.min_backoff
-                self._back_off(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, self._options.max_backoff)
+                if stream.progressed or time.monotonic() - stream.welcome_time >= _STEADY_STREAM:
+                    backoff.reset()
+                self._back_off(backoff.next())
                 if self._is_ending():
                     break
                 self.reconnections += self.config is not None
@@ -224,6 +224,7 @@ class WorkerStream:
         self.outbox.take_welcome(welcome)
         self.config = config
         stream.welcomed = True
+        stream.welcome_time = time.monotonic()
 
     # --- gRPC's thread for a stream's requests.
 
