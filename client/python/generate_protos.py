@@ -3,8 +3,8 @@
 
 usage: generate_protos.py OUT        such as client/python/calibd/_proto; what was there is replaced
 
-Needs protoc (Debian's protobuf-compiler) 3.21, which its makers also call 21, to 25. Its imports name the module `calib`,
-which would be a top-level package of its own: they are rewritten to calibd._proto.
+Needs protoc (Debian's protobuf-compiler) 3.21, which its makers also call 21, to 25. Its imports name the module
+`calib`, which would be a top-level package of its own: they are rewritten to calibd._proto.
 """
 
 import pathlib
