@@ -70,7 +70,11 @@ stage_python() {
     cp "$readers" build/python-venv/readers.txt
   fi
   CALIBD_ALL_READERS=1 PYTHONPATH=build/python build/python-venv/bin/python -m pytest -p no:cacheprovider tests/python 2>&1 | tee build/pytest.log
-  bash tests/install/python_package.sh build
+  local name interpreters=()
+  for name in python3.9 python3.13; do # the oldest and the newest that the package is for, where they are
+    if "$name" -m ensurepip --version >/dev/null 2>&1; then interpreters+=("$(command -v "$name")"); fi
+  done
+  bash tests/install/python_package.sh build "${interpreters[@]}"
 }
 
 # Compiles without optimization: this build is for what Clang says.

@@ -51,4 +51,4 @@ try_package() {
 
 try_package debian /usr/bin/python3 --system-site-packages
 try_package newest /usr/bin/python3
-for python in "$@"; do try_package "$(basename "$(dirname "$(dirname "$python")")")" "$python"; done
+for python in "$@"; do try_package "$("$python" -c 'import platform; print(platform.python_version())')" "$python"; done
