@@ -7,6 +7,12 @@ import sys
 
 import calibd
 import numpy as np
+from calibd import fork
+
+
+def observe(address: str, name: str, batch: np.ndarray) -> None:
+    with calibd.connect(address) as client:
+        client.session(name).observe("model.fc1", batch)
 
 
 def main() -> None:
@@ -18,7 +24,9 @@ def main() -> None:
         session = client.create_session(name)
         for batch in batches:
             session.observe("model.fc1", batch)
-        child = multiprocessing.get_context("fork").Process(target=session.observe, args=("model.fc1", batches[0]))
+        start = "fork" if fork.SUPPORTED else "spawn"
+        process = multiprocessing.get_context(start).Process
+        child = process(target=observe, args=(address, name, batches[0]))
         child.start()
         child.join(60)
         assert child.exitcode == 0, child.exitcode

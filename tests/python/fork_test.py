@@ -11,13 +11,13 @@ import warnings
 import weakref
 
 import calibd
-import grpc
 import numpy as np
 import pytest
 from calibd import fork
 
 ONES = np.ones(1000, np.float32)
 LIMIT = 60.0
+needs_support = pytest.mark.skipif(not fork.SUPPORTED, reason="this grpcio can't call in forked children")
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,7 @@ def counts(session):
     return {layer.layer: layer.count for layer in session.describe().layers}
 
 
+@needs_support
 def test_a_child_observes_and_the_parent_goes_on(client):
     session = client.create_session("s")
     session.observe("parent", ONES)
@@ -73,6 +74,7 @@ def test_what_the_parent_has_not_sent_is_the_parents(start_server):
         assert counts(session) == {"parent": 1000}
 
 
+@needs_support
 def test_a_child_that_ends_without_flush_sends_what_it_observed(client):
     session = client.create_session("s")
     session.observe("parent", ONES)
@@ -81,20 +83,67 @@ def test_a_child_that_ends_without_flush_sends_what_it_observed(client):
     assert counts(session) == {"parent": 1000, "child": 1000}
 
 
-def test_a_child_of_a_parent_that_has_not_called_yet(client):
+def test_a_child_of_a_parent_that_has_not_called_yet(server):
+    program = f"""
+        import multiprocessing
+        import calibd, numpy as np
+
+        client = calibd.connect({server.address!r})
+        session = client.session("s")
+
+        def work():
+            session.observe("child", np.ones(1000, np.float32))
+            session.flush({LIMIT})
+
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+        child.join({LIMIT})
+        assert child.exitcode == 0
+        session.observe("parent", np.ones(1000, np.float32))
+        client.close()
+    """
+    with calibd.connect(server.address) as client:
+        session = client.create_session("s")
+        subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=2 * LIMIT)
+        assert counts(session) == {"child": 1000, "parent": 1000}
+
+
+@pytest.mark.skipif(fork.SUPPORTED, reason="this grpcio calls in forked children")
+def test_a_child_that_can_make_no_call_says_so_and_the_parent_goes_on(client):
     session = client.create_session("s")
-    client.connection.close()  # of this process
-    with calibd.connect(client.connection.target) as fresh:
-        session = fresh.session("s")
+    session.observe("parent", ONES)
 
-        def child():
-            session.observe("child", ONES)
-            session.flush(LIMIT)
+    def child():
+        for call in (lambda: session.observe("child", ONES), session.describe):
+            with pytest.raises(calibd.FailedPreconditionError, match="use 1.80 or newer"):
+                call()
 
+    for _ in range(20):
         assert in_child(child) == 0
-        assert counts(session) == {"child": 1000}
+        session.observe("parent", ONES)
+    session.flush(LIMIT)
+    assert counts(session) == {"parent": 21000}
 
 
+def test_a_child_ends_as_a_program_does_with_what_it_inherited(server):
+    code, said = exit_of(
+        server,
+        f"""
+        import os, sys
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        session.observe('a', np.ones(1000, np.float32))
+        session.flush({LIMIT})
+        """,
+    )
+    assert code == 0, said
+    with calibd.connect(server.address) as client:
+        assert counts(client.session("s")) == {"a": 2000}
+
+
+@needs_support
 def test_a_child_looks_at_steps_and_leaves_the_rank_to_its_parent(client):
     session = client.create_session("s", world_size=1, rank=0)
     session.step({"a": ONES}, timeout=LIMIT)
@@ -218,7 +267,6 @@ def test_forks_while_another_thread_makes_sessions():
     assert many[0].events == many[-1].events == ["before", "parent"] * 10
 
 
-@pytest.mark.skipif(grpc.__version__.startswith("1.51."), reason="grpcio 1.51 may hang in such a fork")
 def test_forks_while_another_thread_calls(client):
     session = client.create_session("s")
     session.observe("parent", ONES)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from calibd import step_encoder
+from calibd import fork, step_encoder
 from calibd.channel import Connection
 from calibd.config import Observer, SessionConfig, Synchronous
 from calibd.errors import (
@@ -317,7 +317,7 @@ def test_a_message_that_can_not_be_made_ends_the_rank(connection, monkeypatch):
         worker.step(LAYERS, step=1, timeout=LONG)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not fork.SUPPORTED, reason="this grpcio can't call in forked children")
 def test_a_forked_process_is_another_rank(connection):
     create_steps(connection, "s", 2)
     worker = open_rank(connection, "s", 0)

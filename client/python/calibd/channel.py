@@ -187,6 +187,9 @@ class Connection(fork.Forkable):
             self._changed.notify_all()
 
     def after_fork_in_child(self) -> None:
+        detached = None if self._finalizer is None else self._finalizer.detach()
+        if detached is not None:
+            fork.keep(detached[1])
         self._begin()
         self._inherited = True
 
@@ -196,6 +199,8 @@ class Connection(fork.Forkable):
         self._changed.wait_for(lambda: self._pauses == 0, _PAUSE_TIMEOUT)
         if self._closed:
             raise FailedPreconditionError(f"the connection to calibd at {self.target} is closed: connect again")
+        if fork.refusal():
+            raise FailedPreconditionError(fork.refusal())
         if self._calls is None:
             if self._inherited and fork.warning():
                 warnings.warn(fork.warning(), RuntimeWarning, stacklevel=2)
