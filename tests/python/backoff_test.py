@@ -6,7 +6,7 @@ import threading
 from typing import Any, List
 
 import pytest
-from calibd import backoff, rank_stream, worker_stream
+from calibd import backoff, observe_call
 from calibd.backoff import Backoff
 from calibd.channel import Connection
 from calibd.config import SessionConfig, Synchronous
@@ -32,9 +32,8 @@ def test_waits_are_shortened_by_up_to_a_half() -> None:
 def test_only_a_stream_with_a_welcome_is_a_steady_one(monkeypatch: pytest.MonkeyPatch, opens: str) -> None:
     resets: List[Backoff] = []
     monkeypatch.setattr(Backoff, "reset", lambda waits: resets.append(waits))
-    for module in (worker_stream, rank_stream):
-        monkeypatch.setattr(module, "_WELCOME_TIMEOUT", 0.05)
-        monkeypatch.setattr(module, "_STEADY_STREAM", 0.0)
+    monkeypatch.setattr(observe_call, "WELCOME_TIMEOUT", 0.05)
+    monkeypatch.setattr(observe_call, "STEADY_STREAM", 0.0)
     config = SessionConfig(synchronous=Synchronous(window=16) if opens == "rank" else None)
     last_opened = threading.Event()
 

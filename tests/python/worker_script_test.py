@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from calibd import worker_stream
+from calibd import observe_call
 from calibd.channel import Connection
 from calibd.config import Observer, Rule, SessionConfig
 from calibd.errors import (
@@ -99,7 +99,7 @@ def test_a_server_that_is_full_is_tried_again() -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_stream, "_WELCOME_TIMEOUT", 0.05)
+    monkeypatch.setattr(observe_call, "WELCOME_TIMEOUT", 0.05)
     scripted, worker = run(Stream.await_end, takes_all)
     worker.observe("a", ONES)
     worker.close(LONG)

@@ -151,6 +151,11 @@ def make_error(code: str, message: str, reason: str = "", metadata: Optional[Map
     return _CLASSES.get(code, CalibdError)(message, code=code, reason=reason, metadata=metadata)
 
 
+def again(error: CalibdError) -> CalibdError:
+    """The same error to be raised once more: an exception gathers the tracebacks of all who raise it."""
+    return make_error(error.code, str(error), error.reason, error.metadata)
+
+
 def from_rpc(error: grpc.RpcError, address: str = "") -> CalibdError:
     """The error of a call that failed. Where the server had no word, `address` says who could not be reached."""
     code = error.code() if isinstance(error, grpc.Call) else None

@@ -9,9 +9,10 @@ import collections
 from typing import Deque, Dict, List, Optional
 
 from calibd import batch
-from calibd.errors import CalibdError, DataLossError, Meaning, from_refusal, make_error, meaning
+from calibd.errors import CalibdError, DataLossError, Meaning, again, from_refusal, make_error, meaning
+from calibd.layer_name import check_layer_name
 from calibd.observer import Observer
-from calibd.outbox_items import Item, Layer, Pool, again, check_layer_name, values_of
+from calibd.outbox_items import Item, Layer, Pool, values_of
 from calibd.rpc import observe_pb2 as pb
 from calibd.rpc import statistics_pb2
 from calibd.statistics import TensorStatistics

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, Optional
 
-from calibd.errors import CalibdError, make_error
+from calibd.errors import CalibdError
 from calibd.observer import Observer
 from calibd.rpc import observe_pb2 as pb
 from calibd.rpc import statistics_pb2
 from calibd.statistics import TensorStatistics
-
-_MAX_LAYER_NAME_BYTES = 512
 
 
 @dataclasses.dataclass
@@ -63,25 +61,6 @@ class Pool:
     def is_behind(self, mark: int) -> bool:
         """Whether everything in it was taken after the mark."""
         return self.generation is None or self.generation > mark
-
-
-def again(error: CalibdError) -> CalibdError:
-    """The same error, to be raised once more."""
-    return make_error(error.code, str(error), error.reason, error.metadata)
-
-
-def check_layer_name(name: str) -> None:
-    """Raises InvalidArgumentError (LAYER_NAME_INVALID)."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        size = 0
-    if not 0 < size <= _MAX_LAYER_NAME_BYTES:
-        raise make_error(
-            "INVALID_ARGUMENT",
-            f"layer name {name[:64]!r} of {len(name)} characters: must be UTF-8 of 1 to {_MAX_LAYER_NAME_BYTES} bytes",
-            "LAYER_NAME_INVALID",
-        )
 
 
 def values_of(update: pb.Update) -> int:

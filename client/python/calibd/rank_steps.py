@@ -10,17 +10,13 @@ from typing import Callable, List, Mapping, Optional, Tuple
 
 from calibd import errors, step_encoder, step_result
 from calibd.channel import Connection
-from calibd.errors import CalibdError
-from calibd.rank_stream import RankStream, WaitedTicket, again
-from calibd.rpc import calibration_service_pb2
+from calibd.durability import await_durability
+from calibd.errors import CalibdError, again
+from calibd.rank_stream import RankStream, WaitedTicket
 from calibd.step import StepResult, World
 from calibd.step_contribution import EncodedStep
 from calibd.step_encoder import StepData
 from calibd.step_layers import StepLayerInfo
-
-# Between two requests to make data durable, and what one may take.
-_DURABILITY_INTERVAL = 1.0
-_DURABILITY_TIMEOUT = 10.0
 
 
 class RankSteps:
@@ -210,21 +206,9 @@ class RankSteps:
         self.check_usable()
 
     def _await_durability(self, deadline: float, next_request: float) -> float:
-        """Locked. Asks the server to make what it took durable, unless that was done a moment ago, and waits for news;
-        when it is to be asked again. Only a hint: an Ack says what is durable."""
-        now = time.monotonic()
-        if now < next_request:
-            self.stream.progress.wait(min(deadline, next_request) - now)
-            return next_request
-        self.stream.lock.release()
-        try:
-            request = calibration_service_pb2.FlushRequest(session=self._session)
-            self._connection.unary("Flush", request, min(deadline - now, _DURABILITY_TIMEOUT))
-        except CalibdError:
-            pass
-        finally:
-            self.stream.lock.acquire()
-        return now + _DURABILITY_INTERVAL
+        """Locked. When to ask again."""
+        progress = self.stream.progress
+        return await_durability(self._connection, self._session, progress, deadline, next_request)
 
     def _last_stream(self) -> str:
         end = self.stream.last_stream_end

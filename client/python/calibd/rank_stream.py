@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import threading
 import time
 from typing import Any, Iterator, Optional
 
 import grpc
 
-from calibd import errors, fork, step_encoder
+from calibd import errors, fork, observe_call, step_encoder
 from calibd.backoff import Backoff
 from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError
+from calibd.observe_call import ObserveCall, config_of, no_welcome
 from calibd.rpc import observe_pb2
 from calibd.step_contribution import CountJob, StepTicket
 from calibd.step_layers import StepLayers
 from calibd.step_log import AfterRefusal, StepLog
 
-# A server that takes a connection and then says nothing is given up after this.
-_WELCOME_TIMEOUT = 20.0
 # What a fork waits for the stream to end.
 _PAUSE_TIMEOUT = 5.0
-# A stream that lived this long shows that the server is well: the next wait begins from the least again.
-_STEADY_STREAM = 10.0
 
 
 class WaitedTicket(StepTicket):
@@ -35,23 +30,6 @@ class WaitedTicket(StepTicket):
         super().__init__()
         self.answered_or_asked = threading.Condition(lock)
         self.waiters = 0
-
-
-class _Stream:
-    """One Observe call."""
-
-    def __init__(self) -> None:
-        self.call: Any = None  # gRPC's
-        self.welcomed = False
-        self.welcome_time = math.inf  # a wait for a server that is away is no part of the stream
-        self.progressed = False  # something was answered
-        self.over = False
-        self.problem: Optional[CalibdError] = None  # why this side gave it up
-
-    def give_up(self, problem: Optional[CalibdError] = None) -> None:
-        self.problem = self.problem or problem
-        if self.call is not None:
-            self.call.cancel()
 
 
 class RankStream(fork.Forkable):
@@ -90,7 +68,7 @@ class RankStream(fork.Forkable):
         self.messages_sent = 0
         self.bytes_sent = 0
         self.reconnections = 0
-        self._stream = _Stream()
+        self._stream = ObserveCall()
         self._paused = False  # a fork is about to take place
         self._streaming = False
         fork.register(self)
@@ -182,7 +160,7 @@ class RankStream(fork.Forkable):
     def _run(self) -> None:
         backoff = Backoff(self._min_backoff, self._max_backoff)
         while True:
-            stream = _Stream()
+            stream = ObserveCall()
             end = self._run_stream(stream)
             with self.lock:
                 # A stream that this side gave up says nothing about the next one.
@@ -192,9 +170,9 @@ class RankStream(fork.Forkable):
                     break
                 self.last_stream_end = stream.problem or end
                 self.progress.notify_all()
-                if stream.progressed or time.monotonic() - stream.welcome_time >= _STEADY_STREAM:
+                if stream.shows_that_the_server_is_well:
                     backoff.reset()
-                self._back_off(backoff.next())
+                self._wake.wait_for(lambda: self.closing or self.fatal, backoff.next())
                 if self.closing or self.fatal:
                     break
                 if self.config is not None:
@@ -203,15 +181,7 @@ class RankStream(fork.Forkable):
             self.finished = True
             self.progress.notify_all()
 
-    def _back_off(self, seconds: float) -> None:
-        resume = time.monotonic() + seconds
-        while not self.closing and not self.fatal:
-            remaining = resume - time.monotonic()
-            if remaining <= 0:
-                return
-            self._wake.wait(remaining)
-
-    def _run_stream(self, stream: _Stream) -> Optional[CalibdError]:
+    def _run_stream(self, stream: ObserveCall) -> Optional[CalibdError]:
         """How the call ended; None: in order. Takes the lock."""
         try:
             with self.lock:
@@ -247,7 +217,7 @@ class RankStream(fork.Forkable):
                 self._wake.notify_all()
                 self.progress.notify_all()
 
-    def _take(self, stream: _Stream, response: observe_pb2.ObserveResponse) -> bool:
+    def _take(self, stream: ObserveCall, response: observe_pb2.ObserveResponse) -> bool:
         """False when the stream has to end."""
         if self.fatal is not None:
             return False
@@ -282,18 +252,11 @@ class RankStream(fork.Forkable):
         self.progress.notify_all()
         return True
 
-    def _take_welcome(self, stream: _Stream, welcome: observe_pb2.Welcome) -> None:
-        config = SessionConfig.from_proto(welcome.config)
-        if self.config is not None and config != self.config:
-            raise errors.make_error(
-                "ALREADY_EXISTS",
-                f"session {self._open_request.session} was deleted and made again with another config; open a new rank",
-                "SESSION_CONFIG_MISMATCH",
-            )
+    def _take_welcome(self, stream: ObserveCall, welcome: observe_pb2.Welcome) -> None:
+        config = config_of(welcome, self._open_request.session, self.config, "rank")
         self.log.on_welcome(welcome)
         self.config = config
-        stream.welcomed = True
-        stream.welcome_time = time.monotonic()
+        stream.take_welcome()
         self._wake.notify_all()
 
     def _on_ticket(self, ticket: StepTicket) -> None:
@@ -308,9 +271,9 @@ class RankStream(fork.Forkable):
 
     # --- gRPC's thread for a stream's requests.
 
-    def _requests(self, stream: _Stream) -> Iterator[observe_pb2.ObserveRequest]:
+    def _requests(self, stream: ObserveCall) -> Iterator[observe_pb2.ObserveRequest]:
         yield observe_pb2.ObserveRequest(open=self._open_request)
-        welcome_deadline = time.monotonic() + _WELCOME_TIMEOUT
+        welcome_deadline = time.monotonic() + observe_call.WELCOME_TIMEOUT
         while True:
             with self.lock:
                 try:
@@ -322,17 +285,13 @@ class RankStream(fork.Forkable):
                 return
             yield message
 
-    def _next_message(self, stream: _Stream, welcome_deadline: float) -> Optional[observe_pb2.ObserveRequest]:
+    def _next_message(self, stream: ObserveCall, welcome_deadline: float) -> Optional[observe_pb2.ObserveRequest]:
         """Waits for it; None when there is no more to send on this stream."""
         while not stream.over and not self.closing and not self.fatal:
             if not stream.welcomed:
                 remaining = welcome_deadline - time.monotonic()
                 if remaining <= 0:
-                    stream.give_up(
-                        errors.UnavailableError(
-                            f"calibd at {self._connection.target} did not answer Open in {_WELCOME_TIMEOUT:g} seconds"
-                        )
-                    )
+                    stream.give_up(no_welcome(self._connection.target))
                     return None
                 self._wake.wait(remaining)
                 continue
@@ -345,8 +304,3 @@ class RankStream(fork.Forkable):
             if not self.count():
                 self._wake.wait()
         return None
-
-
-def again(error: CalibdError) -> CalibdError:
-    """The same error to be raised once more: an exception gathers the tracebacks of all who raise it."""
-    return copy.copy(error)

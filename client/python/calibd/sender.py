@@ -8,15 +8,10 @@ from typing import Callable, Optional, TypeVar
 
 from calibd.channel import Connection
 from calibd.config import SessionConfig
-from calibd.errors import CalibdError, DeadlineExceededError, FailedPreconditionError, UnavailableError
+from calibd.durability import await_durability
+from calibd.errors import CalibdError, DeadlineExceededError, FailedPreconditionError, UnavailableError, again
 from calibd.outbox import Outbox
-from calibd.outbox_items import again
-from calibd.rpc import calibration_service_pb2
 from calibd.worker_stream import WorkerOptions, WorkerStream
-
-# Seconds between two requests to make data durable, and what one may take.
-_DURABILITY_INTERVAL = 1.0
-_DURABILITY_TIMEOUT = 10.0
 
 _Seen = TypeVar("_Seen")
 
@@ -158,18 +153,6 @@ class Sender:
                 stream.progress.wait(max(0.0, deadline - time.monotonic()))
 
     def _await_durability(self, deadline: float, next_request: float) -> float:
-        """Locked. Asks the server to make what it took durable, unless that was done a moment ago, and waits for news;
-        when it is to be asked again. Only a hint: an Ack says what is durable."""
-        now = time.monotonic()
-        if now < next_request:
-            self._stream.progress.wait(max(0.0, min(deadline, next_request) - now))
-            return next_request
-        request = calibration_service_pb2.FlushRequest(session=self._options.session)
-        self._lock.release()
-        try:
-            self._connection.unary("Flush", request, max(0.0, min(deadline - now, _DURABILITY_TIMEOUT)))
-        except CalibdError:
-            pass
-        finally:
-            self._lock.acquire()
-        return now + _DURABILITY_INTERVAL
+        """Locked. When to ask again."""
+        progress = self._stream.progress
+        return await_durability(self._connection, self._options.session, progress, deadline, next_request)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Callable, Dict, List, Optional
 
-from calibd import config, errors
-
-_MOST_NAME_BYTES = 512
+from calibd import config
+from calibd.layer_name import check_layer_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class StepLayers:
         """The layer of this name, new if need be. Raises LAYER_NAME_INVALID."""
         info = self._by_name.get(name)
         if info is None:
-            _check_name(name)
+            check_layer_name(name)
             observer = self._observer_of(name)
             if observer is None or observer.kind == "passive":
                 info = StepLayerInfo(name, None, None)
@@ -59,16 +58,3 @@ class StepLayers:
         for name in self._names[size:]:
             del self._by_name[name]
         del self._names[size:]
-
-
-def _check_name(name: str) -> None:
-    try:
-        length = len(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        length = 0  # a lone surrogate
-    if not 0 < length <= _MOST_NAME_BYTES:
-        raise errors.make_error(
-            "INVALID_ARGUMENT",
-            f"layer name {name[:64]!r} of {len(name)} characters: must be UTF-8 of 1 to {_MOST_NAME_BYTES} bytes",
-            "LAYER_NAME_INVALID",
-        )

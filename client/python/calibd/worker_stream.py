@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from typing import Iterator, Optional
 
 import grpc
 
+from calibd import observe_call
 from calibd.backoff import Backoff
 from calibd.channel import Connection
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError, Meaning, UnavailableError, can_reopen_after, from_refusal, from_rpc, make_error
+from calibd.observe_call import ObserveCall, config_of, no_welcome
 from calibd.outbox import Outbox
 from calibd.rpc import observe_pb2 as pb
-
-# A server that takes a connection and then says nothing is given up after this many seconds.
-_WELCOME_TIMEOUT = 20.0
-# A stream that lived this long shows that the server is well: the next wait begins from the least again.
-_STEADY_STREAM = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +33,10 @@ class WorkerOptions:
     max_backoff: float
 
 
-class _Stream:
-    """One Observe call."""
-
+class _WorkerCall(ObserveCall):
     def __init__(self) -> None:
-        self.call: Optional[grpc.Call] = None
-        self.welcomed = False
-        self.welcome_time = math.inf  # a wait for a server that is away is no part of the stream
-        self.progressed = False  # something was acknowledged
-        self.over = False
+        super().__init__()
         self.values_ignored = 0
-        self.problem: Optional[CalibdError] = None  # why this side gave it up
-
-    def give_up(self, problem: Optional[CalibdError] = None) -> None:
-        self.problem = self.problem or problem
-        if self.call is not None:
-            self.call.cancel()
 
 
 class WorkerStream:
@@ -67,7 +51,7 @@ class WorkerStream:
         self.progress = threading.Condition(self.lock)  # for callers: Welcome, Ack, Refusal, the end
         self._writer_wake = threading.Condition(self.lock)  # for the threads
         self._thread: Optional[threading.Thread] = None
-        self._stream = _Stream()
+        self._stream = _WorkerCall()
         self._next_round = 0.0
         self._finished = False  # the thread is over
 
@@ -124,7 +108,7 @@ class WorkerStream:
     def _run(self) -> None:
         backoff = Backoff(self._options.min_backoff, self._options.max_backoff)
         while True:
-            stream = _Stream()
+            stream = _WorkerCall()
             end = self._run_stream(stream)
             with self.lock:
                 # A stream that this side gave up says nothing about the next one.
@@ -134,9 +118,9 @@ class WorkerStream:
                     break
                 self.last_stream_end = stream.problem or end
                 self.progress.notify_all()
-                if stream.progressed or time.monotonic() - stream.welcome_time >= _STEADY_STREAM:
+                if stream.shows_that_the_server_is_well:
                     backoff.reset()
-                self._back_off(backoff.next())
+                self._writer_wake.wait_for(self._is_ending, backoff.next())
                 if self._is_ending():
                     break
                 self.reconnections += self.config is not None
@@ -147,15 +131,7 @@ class WorkerStream:
     def _is_ending(self) -> bool:
         return self.stopping or self.closing or self.fatal is not None
 
-    def _back_off(self, seconds: float) -> None:
-        resume = time.monotonic() + seconds
-        while not self._is_ending():
-            left = resume - time.monotonic()
-            if left <= 0:
-                return
-            self._writer_wake.wait(left)
-
-    def _run_stream(self, stream: _Stream) -> Optional[CalibdError]:
+    def _run_stream(self, stream: _WorkerCall) -> Optional[CalibdError]:
         """How the call ended; None: in order."""
         try:
             with self.lock:
@@ -189,7 +165,7 @@ class WorkerStream:
                 stream.values_ignored = 0
                 self._writer_wake.notify_all()
 
-    def _take(self, stream: _Stream, response: pb.ObserveResponse) -> bool:
+    def _take(self, stream: _WorkerCall, response: pb.ObserveResponse) -> bool:
         """False when the stream has to end."""
         if self.fatal is not None or self.stopping:
             return False
@@ -213,22 +189,15 @@ class WorkerStream:
         self._writer_wake.notify_all()
         return self.fatal is None and stream.problem is None
 
-    def _take_welcome(self, stream: _Stream, welcome: pb.Welcome) -> None:
-        config = SessionConfig.from_proto(welcome.config)
-        if self.config is not None and config != self.config:
-            raise make_error(
-                "ALREADY_EXISTS",
-                f"session {self._options.session} was deleted and made again with another config; open a new worker",
-                "SESSION_CONFIG_MISMATCH",
-            )
+    def _take_welcome(self, stream: _WorkerCall, welcome: pb.Welcome) -> None:
+        config = config_of(welcome, self._options.session, self.config, "worker")
         self.outbox.take_welcome(welcome)
         self.config = config
-        stream.welcomed = True
-        stream.welcome_time = time.monotonic()
+        stream.take_welcome()
 
     # --- gRPC's thread for a stream's requests.
 
-    def _requests(self, stream: _Stream) -> Iterator[pb.ObserveRequest]:
+    def _requests(self, stream: _WorkerCall) -> Iterator[pb.ObserveRequest]:
         with self.lock:
             durable = self.outbox.durable
         options = self._options
@@ -241,7 +210,7 @@ class WorkerStream:
             )
         )
         # gRPC asks for the next message when this one is sent, so the time begins when there is a connection.
-        welcome_deadline = time.monotonic() + _WELCOME_TIMEOUT
+        welcome_deadline = time.monotonic() + observe_call.WELCOME_TIMEOUT
         while True:
             with self.lock:
                 try:
@@ -254,16 +223,13 @@ class WorkerStream:
                 return
             yield message
 
-    def _next_message(self, stream: _Stream, welcome_deadline: float) -> Optional[pb.ObserveRequest]:
+    def _next_message(self, stream: _WorkerCall, welcome_deadline: float) -> Optional[pb.ObserveRequest]:
         """Waits for it; None when there is no more to send on this stream."""
         while not stream.over and not self.stopping and self.fatal is None and stream.problem is None:
             now = time.monotonic()
             if not stream.welcomed:
                 if now >= welcome_deadline:
-                    target = self._connection.target
-                    stream.give_up(
-                        UnavailableError(f"calibd at {target} did not answer Open in {_WELCOME_TIMEOUT:g} seconds")
-                    )
+                    stream.give_up(no_welcome(self._connection.target))
                     return None
                 self._writer_wake.wait(welcome_deadline - now)
                 continue
