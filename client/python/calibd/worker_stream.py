@@ -13,7 +13,7 @@ from calibd import observe_call
 from calibd.backoff import Backoff
 from calibd.channel import Connection
 from calibd.config import SessionConfig
-from calibd.errors import CalibdError, Meaning, UnavailableError, can_reopen_after, from_refusal, from_rpc, make_error
+from calibd.errors import CalibdError, Meaning, can_reopen_after, from_refusal, from_rpc, make_error
 from calibd.observe_call import ObserveCall, config_of, no_welcome
 from calibd.outbox import Outbox
 from calibd.rpc import observe_pb2 as pb
