@@ -25,11 +25,7 @@ class Aimet100Exporter final : public Exporter {
   ExportConventions conventions() const override { return AimetConventions(); }
 
  private:
-  absl::Status Check(const ExportTensor& tensor) override {
-    if (absl::Status status = CheckAimetInteger(tensor); !status.ok()) return status;
-    if (absl::Status status = CheckAimetChannels(tensor); !status.ok()) return status;
-    return CheckHasRange(tensor);
-  }
+  absl::Status Check(const ExportTensor& tensor) override { return CheckAimetOffsets(tensor); }
 
   absl::StatusOr<ExportedFile> Write(absl::Span<const ExportTensor> tensors) override {
     Json activations = Json::array(), parameters = Json::array();

@@ -20,6 +20,21 @@ const char* SchemeName(v1::CalibrationMethod method) {
   }
 }
 
+absl::Status CheckChannels(const ExportTensor& tensor) {
+  const v1::LayerQParams& qparams = tensor.qparams;
+  if (!IsPerChannel(qparams)) return absl::OkStatus();
+  if (!tensor.is_weight) {
+    return NotExportable(tensor,
+                         "it has a scale a channel, and the format has those of weights alone; ask per tensor, or for "
+                         "aimet-2.0.0");
+  }
+  if (absl::Status status = CheckChannelAxis(tensor); !status.ok()) return status;
+  if (qparams.channel_axis() == 0 || qparams.channel_axis() == 1) return absl::OkStatus();
+  return NotExportable(tensor, absl::StrCat("it has a scale a channel along axis ", qparams.channel_axis(),
+                                            ", and readers of the format take them for the output channels', axis 0, "
+                                            "or 1 as of MatMul; ask per tensor, or for aimet-2.0.0"));
+}
+
 }  // namespace
 
 ExportConventions AimetConventions() {
@@ -50,19 +65,10 @@ absl::Status CheckAimetInteger(const ExportTensor& tensor) {
   return absl::OkStatus();
 }
 
-absl::Status CheckAimetChannels(const ExportTensor& tensor) {
-  const v1::LayerQParams& qparams = tensor.qparams;
-  if (!IsPerChannel(qparams)) return absl::OkStatus();
-  if (!tensor.is_weight) {
-    return NotExportable(tensor,
-                         "it has a scale a channel, and the format has those of weights alone; ask per tensor, or for "
-                         "aimet-2.0.0");
-  }
-  if (absl::Status status = CheckChannelAxis(tensor); !status.ok()) return status;
-  if (qparams.channel_axis() == 0 || qparams.channel_axis() == 1) return absl::OkStatus();
-  return NotExportable(tensor, absl::StrCat("it has a scale a channel along axis ", qparams.channel_axis(),
-                                            ", and readers of the format take them for the output channels', axis 0, "
-                                            "or 1 as of MatMul; ask per tensor, or for aimet-2.0.0"));
+absl::Status CheckAimetOffsets(const ExportTensor& tensor) {
+  if (absl::Status status = CheckAimetInteger(tensor); !status.ok()) return status;
+  if (absl::Status status = CheckChannels(tensor); !status.ok()) return status;
+  return CheckHasRange(tensor);
 }
 
 int64_t AimetOffset(const v1::LayerQParams& qparams, int channel) {

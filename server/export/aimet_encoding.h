@@ -14,13 +14,13 @@ namespace calib::server {
 // uint8 affine activations; int8 symmetric weights, per channel; AIMET's own conventions.
 ExportConventions AimetConventions();
 
-// Versions up to 1.0.0 count codes from 0: x is about scale * (q + offset). NOT_EXPORTABLE: the type is no integer of 2
-// to 32 bits used whole, or a zero point is none of its codes.
+// NOT_EXPORTABLE: the type is no integer of 2 to 32 bits used whole, or a zero point is none of its codes.
 absl::Status CheckAimetInteger(const ExportTensor& tensor);
-// Versions up to 1.0.0 don't say which axis channels have, and readers take the output channels' of a weight.
-// NOT_EXPORTABLE: a scale a channel of an activation, or along another axis than 0 (or 1, which is right
-// for transposed convolutions and MatMul, and which only the model can tell).
-absl::Status CheckAimetChannels(const ExportTensor& tensor);
+// What versions up to 1.0.0 carry. They count codes from 0: x is about scale * (q + offset). They don't say which axis
+// channels have, and readers take the output channels' of a weight. NOT_EXPORTABLE: as CheckAimetInteger; a scale a
+// channel of an activation, or along another axis than 0 (or 1, which is right for transposed convolutions and MatMul,
+// and which only the model can tell); as CheckHasRange.
+absl::Status CheckAimetOffsets(const ExportTensor& tensor);
 // -(2^bits - 1) to 0. REQUIRES: CheckAimetInteger.
 int64_t AimetOffset(const v1::LayerQParams& qparams, int channel);
 

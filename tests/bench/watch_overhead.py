@@ -1,16 +1,20 @@
 """What observing every module of a CNN adds to its forward pass: calibd.torch.watch, and PyTorch's HistogramObserver in
 the same hooks. Prints one JSON object.
 
-Each repetition runs the same batches bare, watched and with HistogramObservers, one after the other. Times are CPU
-seconds of this process, all its threads, since the machine may be busy; overheads are taken repetition by repetition
-and medians quoted. Statistics go to a session in this process, which merges them as a worker does: a network is no
-part of this.
+There are three of the CNN, on the same weights: bare, watched and with HistogramObservers; each batch goes through one
+after the other, so that the machine's moods meet all alike. Times are CPU seconds, since the machine may be busy; those
+of other threads are the watcher's. The C library keeps what is freed: how much of it would otherwise go back to the
+system, to be taken and cleared anew in each pass, depends on which small block lies behind it, with hooks and without;
+it moved both overheads by up to 400 ms. Overheads are taken over all batches of a repetition and medians quoted.
+Statistics go to a session in this process, which merges them as a worker does: a network is no part of this.
 
 Needs NumPy, PyTorch (Debian: python3-torch) and the package calibd (build/python).
 """
 
 import argparse
+import copy
 import json
+import os
 import statistics
 import sys
 import time
@@ -44,35 +48,42 @@ def make_cnn(torch, width):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, 10)).eval()
 
 
-def seconds_of(torch, model, batches):
-    """Of the forward passes, as the model is."""
-    with torch.no_grad():
-        start = time.process_time()
-        for batch in batches:
-            model(batch)
-        return time.process_time() - start
+def same_weights(model):
+    """A copy of a model without its hooks, that has the same parameters and buffers."""
+    shared = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 
-def seconds_watched(torch, calibd, model, batches):
-    """With calibd.torch.watch, until the session has all statistics."""
-    session = Session(calibd.config.SessionConfig())
-    start = time.process_time()
-    with calibd.torch.watch(model, session, weights=False, progress=False):
-        seconds_of(torch, model, batches)
-    return time.process_time() - start
-
-
-def seconds_with_observers(torch, observer_class, model, batches):
-    """With an observer of PyTorch's after every module."""
+def add_observers(model, observer_class):
+    """An observer of PyTorch's after every module."""
     def observe_with(observer):
         def hook(module, given, output):
             observer(output)
         return hook
 
-    handles = [module.register_forward_hook(observe_with(observer_class())) for module in model]
-    seconds = seconds_of(torch, model, batches)
-    for handle in handles:
-        handle.remove()
+    for module in model:
+        module.register_forward_hook(observe_with(observer_class()))
+
+
+def repetition(torch, calibd, model, batches):
+    """CPU seconds of all batches by kind of model; of the watched one until the session has all statistics."""
+    models = {name: same_weights(model) for name in ("bare", "watch", "histogram_observer")}
+    add_observers(models["histogram_observer"], torch.ao.quantization.HistogramObserver)
+    seconds = dict.fromkeys(models, 0.0)
+    all_threads, this_thread = time.process_time(), time.thread_time()
+    start = time.thread_time()
+    watcher = calibd.torch.watch(models["watch"], Session(calibd.config.SessionConfig()), weights=False, progress=False)
+    seconds["watch"] += time.thread_time() - start
+    with torch.no_grad():
+        for batch in batches:
+            for name, each in models.items():
+                start = time.thread_time()
+                each(batch)
+                seconds[name] += time.thread_time() - start
+    start = time.thread_time()
+    watcher.close()
+    seconds["watch"] += time.thread_time() - start
+    seconds["watch"] += (time.process_time() - all_threads) - (time.thread_time() - this_thread)
     return seconds
 
 
@@ -80,27 +91,15 @@ def measure(torch, calibd, size, arguments):
     """One row: a CNN on images of this size."""
     model = make_cnn(torch, arguments.width)
     batches = [torch.randn(arguments.batch, 3, size, size) for _ in range(arguments.batches)]
-    runs = {
-        "bare": lambda: seconds_of(torch, model, batches),
-        "watch": lambda: seconds_watched(torch, calibd, model, batches),
-        "histogram_observer": lambda: seconds_with_observers(
-            torch, torch.ao.quantization.HistogramObserver, model, batches),
-    }
-    seconds = {name: [] for name in runs}
-    for repetition in range(arguments.repetitions + 1):
-        for name, run in runs.items():
-            taken = run()
-            if repetition:  # the first one warms up
-                seconds[name].append(taken)
-    overheads = {name: [taken - bare for taken, bare in zip(seconds[name], seconds["bare"])]
-                 for name in ("watch", "histogram_observer")}
+    repetition(torch, calibd, model, batches[:2])  # warms up
+    runs = [repetition(torch, calibd, model, batches) for _ in range(arguments.repetitions)]
+    overheads = {name: [run[name] - run["bare"] for run in runs] for name in ("watch", "histogram_observer")}
     elements = sum(output.numel() for output in outputs_of(torch, model, batches[0])) * len(batches)
     return {
         "images": [arguments.batch, 3, size, size],
         "modules": len(model),
         "elements": elements,
-        "threads": torch.get_num_threads(),
-        "bare_ms": 1e3 * statistics.median(seconds["bare"]),
+        "bare_ms": 1e3 * statistics.median(run["bare"] for run in runs),
         **{f"{name}_overhead_ms": 1e3 * statistics.median(values) for name, values in overheads.items()},
         "ratio": statistics.median(observer / watch for observer, watch in zip(
             overheads["histogram_observer"], overheads["watch"])),
@@ -115,6 +114,13 @@ def outputs_of(torch, model, batch):
             yield batch
 
 
+def keep_freed_memory():
+    """Starts this program anew if the C library would give freed memory back."""
+    settings = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
+    if any(os.environ.get(name) != value for name, value in settings.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **settings})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 32], help="heights and widths of the images")
@@ -122,7 +128,6 @@ def main():
     parser.add_argument("--batches", type=int, default=32)
     parser.add_argument("--width", type=int, default=32, help="channels of the first convolution")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     try:
         import torch
@@ -132,7 +137,7 @@ def main():
     import calibd.config
     import calibd.torch
 
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(1)
     rows = [measure(torch, calibd, size, arguments) for size in arguments.sizes]
     print(json.dumps({"watch": rows, "missing": []}))
@@ -140,4 +145,5 @@ def main():
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from calibd.errors import InvalidArgumentError
 from calibd.histogram import MAX_MANTISSA_BITS, PAGES, Bfloat16Histogram, check_mantissa_bits
 from calibd.observer import Observer
-from calibd.statistics import TensorStatistics, from_ordered
+from calibd.runs import BFLOAT16, FLOAT32, NOTHING, Words, observe_run, observe_runs, statistics_of
+from calibd.statistics import TensorStatistics
 
 #: The element types that can be observed, by the names that `dtype` takes.
 DTYPES = ("float32", "float16", "bfloat16")
 
-_Words = npt.NDArray[Any]  # the elements' bits: uint32 of float32, uint16 of bfloat16
 _Counts = npt.NDArray[np.int64]
 
 _KEYS = PAGES << MAX_MANTISSA_BITS
@@ -33,31 +33,6 @@ _SPARSE = 64
 _GATHERED = 1 << 20
 # The upper half of a float32 word, among its uint16 halves.
 _UPPER = 1 if sys.byteorder == "little" else 0
-
-
-class _Format(NamedTuple):
-    infinity: int  # bits of +infinity
-    sign: int  # bit of the sign
-    shift: int  # to the bits of the same float32
-
-
-_FLOAT32 = _Format(infinity=0x7F800000, sign=0x80000000, shift=0)
-_BFLOAT16 = _Format(infinity=0x7F80, sign=0x8000, shift=16)
-
-
-class _Run(NamedTuple):
-    """What was seen of one channel's elements."""
-
-    finite: int
-    nan: int
-    positive_infinity: int
-    negative_infinity: int
-    least: int  # as ordered_bits; 0 without finite values
-    greatest: int
-    bits: int  # OR of the float32 bits of all finite values
-
-
-_NOTHING = _Run(0, 0, 0, 0, 0, 0, 0)
 
 
 class _Scratch(threading.local):
@@ -116,7 +91,7 @@ def little_endian(array: npt.NDArray[Any], dtype: Optional[str] = None) -> Tuple
     return words.astype(words.dtype.newbyteorder("<")).tobytes(), kind
 
 
-def _words_of(array: npt.NDArray[Any], dtype: Optional[str]) -> Tuple[_Words, str]:
+def _words_of(array: npt.NDArray[Any], dtype: Optional[str]) -> Tuple[Words, str]:
     """The bits of the elements, as unsigned integers in the array's byte order, and which of DTYPES they are."""
     kind = array.dtype.name
     if dtype is not None and dtype != kind:
@@ -134,7 +109,7 @@ def _words_of(array: npt.NDArray[Any], dtype: Optional[str]) -> Tuple[_Words, st
     return array.view(np.dtype(f"u{array.dtype.itemsize}").newbyteorder(order)), kind
 
 
-def _to_words(words: _Words, kind: str) -> _Words:
+def _to_words(words: Words, kind: str) -> Words:
     """Contiguous, of this machine's byte order, float16 as float32."""
     native = np.ascontiguousarray(words, words.dtype.newbyteorder("="))
     return _float16_table()[native] if kind == "float16" else native
@@ -152,7 +127,7 @@ def _float16_table() -> npt.NDArray[np.uint32]:
     return _float16_words[0]
 
 
-def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
+def _blocks(words: Words, kind: str) -> Iterator[Words]:
     """The elements in one-dimensional contiguous blocks, in any order, without copying what lies together."""
     op_flags: Any = [["readonly", "contig", "aligned"]]
     blocks: Any = np.nditer(
@@ -168,44 +143,28 @@ def _blocks(words: _Words, kind: str) -> Iterator[_Words]:
         yield _float16_table()[block] if kind == "float16" else block
 
 
-def _observe_long(words: _Words, kind: str, mantissa_bits: Optional[int]) -> TensorStatistics:
+def _observe_long(words: Words, kind: str, mantissa_bits: Optional[int]) -> TensorStatistics:
     """Of one channel."""
     counts = None if mantissa_bits is None else np.zeros(_KEYS, np.int64)
-    run = _NOTHING
+    form = BFLOAT16 if kind == "bfloat16" else FLOAT32
+    run = NOTHING._replace(lossless=counts is not None)
     for block in _blocks(words, kind):
-        run = _together(run, _observe_run(block, kind))
+        run = observe_run(block, form, run)
         if counts is not None:
             counts += np.bincount(_wide_keys(block), minlength=_KEYS)
-    statistics = _statistics_of(np.array([run], np.int64), mantissa_bits)
+    statistics = statistics_of(np.array([run], np.int64), mantissa_bits)
     if counts is not None and mantissa_bits is not None:
-        lossless = run.bits & 0xFFFF == 0
-        statistics.histogram = Bfloat16Histogram.from_dense(counts[np.newaxis], lossless, mantissa_bits)
+        statistics.histogram = Bfloat16Histogram.from_dense(counts[np.newaxis], run.lossless, mantissa_bits)
     return statistics
 
 
-def _observe_short(words: _Words, kind: str, mantissa_bits: Optional[int]) -> TensorStatistics:
+def _observe_short(words: Words, kind: str, mantissa_bits: Optional[int]) -> TensorStatistics:
     """Of many channels [channels, elements], contiguous."""
-    runs = _observe_runs(words, kind)
-    statistics = _statistics_of(runs, mantissa_bits)
+    runs = observe_runs(words, BFLOAT16 if kind == "bfloat16" else FLOAT32)
+    statistics = statistics_of(runs, mantissa_bits)
     if mantissa_bits is not None:
-        statistics.histogram = _count_short(_keys(words), runs[:, -1] & 0xFFFF == 0, mantissa_bits)
+        statistics.histogram = _count_short(_keys(words), runs[:, -1] != 0, mantissa_bits)
     return statistics
-
-
-def _observe_runs(words: _Words, kind: str) -> npt.NDArray[np.int64]:
-    """_observe_run of each row, as rows of its fields."""
-    form = _BFLOAT16 if kind == "bfloat16" else _FLOAT32
-    greatest = words.view(np.dtype(f"i{words.itemsize}")).max(axis=1).astype(np.int64)
-    farthest = words.max(axis=1).astype(np.int64)
-    nearest = words.min(axis=1).astype(np.int64)
-    runs = np.zeros((len(words), len(_Run._fields)), np.int64)
-    runs[:, 0] = words.shape[1]
-    runs[:, -3] = np.where(farthest >= form.sign, form.sign - farthest, nearest) << form.shift
-    runs[:, -2] = np.where(greatest >= 0, greatest, form.sign - nearest) << form.shift
-    runs[:, -1] = np.bitwise_or.reduce(words, axis=1).astype(np.int64) << form.shift
-    for row in np.flatnonzero((greatest >= form.infinity) | (farthest >= form.sign + form.infinity)):
-        runs[row] = _observe_run(words[row], kind)
-    return runs
 
 
 def _count_short(
@@ -234,81 +193,13 @@ def _count_short(
     return Bfloat16Histogram.concatenate(parts)
 
 
-def _keys(words: _Words) -> npt.NDArray[np.uint16]:
+def _keys(words: Words) -> npt.NDArray[np.uint16]:
     """The upper halves of float32 bits, of the same shape; a view. `words` is contiguous in its last axis."""
     return words if words.dtype == np.uint16 else words.view(np.uint16)[..., _UPPER::2]
 
 
-def _wide_keys(block: _Words) -> _Counts:
+def _wide_keys(block: Words) -> _Counts:
     """The keys of a block as np.bincount takes them without a copy; valid until the next call on this thread."""
     keys = _scratch.keys[: len(block)]
     np.copyto(keys, _keys(block))
     return keys
-
-
-def _observe_run(words: _Words, kind: str) -> _Run:
-    """Of one-dimensional contiguous words, not none."""
-    form = _BFLOAT16 if kind == "bfloat16" else _FLOAT32
-    greatest, farthest = _extremes(words)
-    nan = positive = negative = 0
-    if greatest >= form.infinity or farthest >= form.sign + form.infinity:
-        others = np.flatnonzero((words & (form.sign - 1)) >= form.infinity)
-        not_finite = words[others]
-        positive = int(np.count_nonzero(not_finite == form.infinity))
-        negative = int(np.count_nonzero(not_finite == form.sign + form.infinity))
-        nan = len(others) - positive - negative
-        if len(others) == len(words):
-            return _NOTHING._replace(nan=nan, positive_infinity=positive, negative_infinity=negative)
-        # A finite element stands in for each of the others, so that none changes what follows.
-        gaps = np.flatnonzero(others != np.arange(len(others)))
-        words = words.copy()
-        words[others] = words[gaps[0] if len(gaps) else len(others)]
-        greatest, farthest = _extremes(words)
-    # Words order as signed integers up to the greatest number, as unsigned ones up to the farthest negative one.
-    nearest = int(words.min()) if greatest < 0 or farthest < form.sign else 0
-    ordered_greatest = greatest if greatest >= 0 else form.sign - nearest
-    ordered_least = form.sign - farthest if farthest >= form.sign else nearest
-    bits = int(np.bitwise_or.reduce(words)) << form.shift
-    return _Run(
-        len(words) - nan - positive - negative,
-        nan,
-        positive,
-        negative,
-        ordered_least << form.shift,
-        ordered_greatest << form.shift,
-        bits,
-    )
-
-
-def _extremes(words: _Words) -> Tuple[int, int]:
-    """The greatest word as a signed and as an unsigned integer."""
-    return int(words.view(np.dtype(f"i{words.itemsize}")).max()), int(words.max())
-
-
-def _together(a: _Run, b: _Run) -> _Run:
-    if a.finite == 0 or b.finite == 0:
-        least, greatest = (b.least, b.greatest) if a.finite == 0 else (a.least, a.greatest)
-    else:
-        least, greatest = min(a.least, b.least), max(a.greatest, b.greatest)
-    return _Run(
-        a.finite + b.finite,
-        a.nan + b.nan,
-        a.positive_infinity + b.positive_infinity,
-        a.negative_infinity + b.negative_infinity,
-        least,
-        greatest,
-        a.bits | b.bits,
-    )
-
-
-def _statistics_of(runs: npt.NDArray[np.int64], mantissa_bits: Optional[int]) -> TensorStatistics:
-    """Ranges of the channels, and histograms with nothing in them yet."""
-    statistics = TensorStatistics(len(runs), mantissa_bits)
-    columns = runs.T
-    statistics.count = columns[0].astype(np.uint64)
-    statistics.nan = columns[1].astype(np.uint64)
-    statistics.positive_infinity = columns[2].astype(np.uint64)
-    statistics.negative_infinity = columns[3].astype(np.uint64)
-    statistics.min = from_ordered(columns[4])
-    statistics.max = from_ordered(columns[5])
-    return statistics

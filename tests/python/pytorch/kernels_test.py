@@ -83,6 +83,23 @@ def test_tensors_add_up(dtype, forced):
     assert_same(kernels.collect([counter], 5)[0], expected)
 
 
+@pytest.mark.parametrize("observer", ["histogram", "minmax"])
+@pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
+def test_small_and_large_tensors_add_up_on_the_host(dtype, observer):
+    """Small ones wait for others, and the statistics can be asked for at any time."""
+    torch.manual_seed(3)
+    collects = OBSERVERS[observer]
+    for sizes in ([1, 70_000, 0, 16_384, 16_385, 9_999], [16_384] * 5 + [3], [5_000] * 30, [65_536, 1, 131_073]):
+        parts = [(torch.randn(size) - 2).to(sample_tensors.DTYPES[dtype]) for size in sizes]
+        counter = kernels.make_counter(parts[0], collects)
+        assert isinstance(counter, kernels.HostCounter)
+        for seen, part in enumerate(parts, 1):
+            kernels.add(counter, part, collects)
+            if seen in (len(parts) // 2, len(parts)):
+                expected = reference(torch.cat(parts[:seen]), collects)
+                assert_same(kernels.collect([counter], 7)[0], expected)
+
+
 @pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
 def test_adding_reads_nothing_back(dtype, observer):

@@ -1,36 +1,34 @@
 """Counting tensors that lie in the host's memory: exact, per tensor, with little to do for each call.
 
 calibd.observe makes statistics of every array anew. Here a table is kept from one tensor to the next, and PyTorch's
-scatter_add_ counts into it, which np.bincount cannot.
+scatter_add_ counts into it, which np.bincount cannot; small tensors wait until there are enough of them to count.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from calibd.statistics import TensorStatistics, from_ordered
+from calibd.runs import FLOAT32, NOTHING, Words, observe_run, statistics_of
+from calibd.statistics import TensorStatistics
 from calibd.torch import patterns
 
 _BLOCK = 1 << 16  # elements that are read several times while they are in the cache
-_UPPER, _LOWER = (1, 0) if sys.byteorder == "little" else (0, 1)
-_SIGN = 0x80000000
-_INFINITY = 0x7F800000
-_NONE = 1 << 40  # beyond every ordered number
-
-_Words = npt.NDArray[Any]  # the elements' bits: uint32, or uint16 of the halves and of other types
+_SMALL = _BLOCK // 4  # tensors of up to so many elements are brought together
+_UPPER = 1 if sys.byteorder == "little" else 0
 
 
 class HostCounter:
     """Counts the elements of CPU tensors of one dtype: float32, float16 or bfloat16. Not thread-safe.
 
     Every element counts, of any shape and strides. Works on bits alone, so that it counts subnormal numbers also in
-    threads that flush them to zero.
+    threads that flush them to zero. Takes up to 768 KiB: a table of half a megabyte, of which memory for patterns that
+    never come is never touched, and, once there was a small tensor, room for those.
     """
 
     def __init__(self, dtype: torch.dtype, histogram: bool) -> None:
@@ -39,90 +37,62 @@ class HostCounter:
         self._histogram = histogram
         self._counts: Optional[torch.Tensor] = None
         if histogram or dtype is not torch.float32:
-            self._table = np.zeros(patterns.PATTERNS, np.int64)  # memory of patterns that never come is never touched
+            self._table = np.zeros(patterns.PATTERNS, np.int64)
             with torch.inference_mode(False):  # it is added to later, too
                 self._counts = torch.from_numpy(self._table)
-        # Of float32: the finite extremes, as integers in the order of the numbers (calibd.statistics.ordered_bits).
-        self._least, self._greatest = _NONE, -_NONE
-        self._lossless = True
-        # Counted where there is no table.
-        self._finite = self._nan = self._positive_infinity = self._negative_infinity = 0
+        self._run = NOTHING._replace(lossless=histogram)  # of float32
+        self._waiting: Optional[Words] = None
+        self._waiting_words = 0
 
     def add(self, tensor: torch.Tensor) -> None:
         """Counts all elements."""
         words = words_of(tensor)
-        if self._dtype is not torch.float32:
-            for begin in range(0, len(words), _BLOCK):
-                self._count(words[begin : begin + _BLOCK])
+        if len(words) <= _SMALL:
+            self._keep(words)
             return
         for begin in range(0, len(words), _BLOCK):
-            block = words[begin : begin + _BLOCK]
-            greatest, farthest = _ends(block)
-            if greatest >= _INFINITY or farthest >= _SIGN + _INFINITY:
-                self._add_with_non_finite(block)
-            else:
-                self._add_finite(block, greatest, farthest)
+            self._count(words[begin : begin + _BLOCK])
 
-    def _add_finite(self, block: _Words, greatest: int, farthest: int) -> None:
-        self._finite += len(block)
-        one_sided = greatest < 0 or farthest < _SIGN
-        if one_sided and (self._greatest < 0 if greatest < 0 else self._least > 0):
-            nearest = int(block.min())  # that end of the range is the word nearest to zero
-        else:
-            nearest = 0
-        if greatest >= 0 or nearest:
-            self._greatest = max(self._greatest, greatest if greatest >= 0 else _SIGN - nearest)
-        if farthest >= _SIGN or one_sided:
-            self._least = min(self._least, _SIGN - farthest if farthest >= _SIGN else nearest)
-        if self._counts is not None:
-            halves = block.view(np.uint16)
-            if self._lossless and halves[_LOWER::2].any():
-                self._lossless = False
-            self._count(halves[_UPPER::2])
+    def _keep(self, words: Words) -> None:
+        if self._waiting is None:
+            self._waiting = np.empty(_BLOCK, words.dtype)
+        end = self._waiting_words + len(words)
+        if end > _BLOCK:
+            self._count(self._waiting[: self._waiting_words])
+            end = len(words)
+        self._waiting[end - len(words) : end] = words
+        self._waiting_words = end
 
-    def _add_with_non_finite(self, block: _Words) -> None:
-        magnitudes = block & (_SIGN - 1)
-        nan, positive, negative = magnitudes > _INFINITY, block == _INFINITY, block == _SIGN + _INFINITY
-        counts = [int(np.count_nonzero(kind)) for kind in (nan, positive, negative)]
-        self._nan += counts[0]
-        self._positive_infinity += counts[1]
-        self._negative_infinity += counts[2]
-        finite = block[magnitudes < _INFINITY]
-        if len(finite):
-            self._add_finite(finite, *_ends(finite))
-
-    def _count(self, keys: _Words) -> None:
-        scratch = _SCRATCH.get()
-        np.copyto(scratch.index_array[: len(keys)], keys)
-        index, ones = scratch.index, scratch.ones
+    def _count(self, words: Words) -> None:
+        """REQUIRES: 1 to _BLOCK words."""
+        keys = words
+        if self._dtype is torch.float32:
+            self._run = observe_run(words, FLOAT32, self._run)
+            keys = words.view(np.uint16)[_UPPER::2]
+        if self._counts is None:
+            return
+        index, index_array, ones = _SCRATCH.get()
         if len(keys) < _BLOCK:
-            index, ones = index[: len(keys)], ones[: len(keys)]
-        self._counts.scatter_add_(0, index, ones)  # type: ignore[union-attr]
+            index, index_array, ones = index[: len(keys)], index_array[: len(keys)], ones[: len(keys)]
+        np.copyto(index_array, keys)
+        self._counts.scatter_add_(0, index, ones)
 
     def statistics(self, mantissa_bits: int) -> TensorStatistics:
         """What was counted, as one channel."""
+        if self._waiting is not None and self._waiting_words:
+            self._count(self._waiting[: self._waiting_words])
+            self._waiting_words = 0
         bits = mantissa_bits if self._histogram else None
         if self._dtype is not torch.float32:
             of = patterns.float16_statistics if self._dtype is torch.float16 else patterns.bfloat16_statistics
             return of(self._table[np.newaxis], bits)
-        statistics = TensorStatistics(1, bits)
-        statistics.count[0], statistics.nan[0] = self._finite, self._nan
-        statistics.positive_infinity[0] = self._positive_infinity
-        statistics.negative_infinity[0] = self._negative_infinity
-        if self._finite:
-            statistics.min[0], statistics.max[0] = from_ordered(np.array([self._least, self._greatest], np.int64))
+        statistics = statistics_of(np.array([self._run], np.int64), bits)
         if bits is not None:
-            statistics.histogram = patterns.histogram(self._table[np.newaxis], self._lossless, bits)
+            statistics.histogram = patterns.histogram(self._table[np.newaxis], self._run.lossless, bits)
         return statistics
 
 
-def _ends(words: _Words) -> Tuple[int, int]:
-    """The greatest signed word, which the greatest number has, and the greatest unsigned one, which the least has."""
-    signed: npt.NDArray[Any] = words.view(np.int32)
-    return int(signed.max()), int(words.max())
-
-
-def words_of(tensor: torch.Tensor) -> _Words:
+def words_of(tensor: torch.Tensor) -> Words:
     """The bits of all elements, one-dimensional and contiguous, in whatever order needs no copy, if one does."""
     if tensor.requires_grad:
         tensor = tensor.detach()
@@ -139,7 +109,7 @@ def words_of(tensor: torch.Tensor) -> _Words:
 class _Buffers(NamedTuple):
     index: torch.Tensor  # room for a block's indices
     index_array: npt.NDArray[np.int64]  # the same memory
-    ones: torch.Tensor
+    ones: torch.Tensor  # one number, as often as there are indices
 
 
 class _Scratch(threading.local):
@@ -150,7 +120,7 @@ class _Scratch(threading.local):
         if self.buffers is None:
             with torch.inference_mode(False):
                 index = torch.empty(_BLOCK, dtype=torch.int64)
-                self.buffers = _Buffers(index, index.numpy(), torch.ones(_BLOCK, dtype=torch.int64))
+                self.buffers = _Buffers(index, index.numpy(), torch.ones(1, dtype=torch.int64).expand(_BLOCK))
         return self.buffers
 
 
