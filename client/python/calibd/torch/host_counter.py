@@ -28,7 +28,7 @@ class HostCounter:
 
     Every element counts, of any shape and strides. Works on bits alone, so that it counts subnormal numbers also in
     threads that flush them to zero. Takes up to 768 KiB: a table of half a megabyte, of which memory for patterns that
-    never come is never touched, and, once there was a small tensor, room for those.
+    never come is never touched, and room for small tensors once one comes that is not the first.
     """
 
     def __init__(self, dtype: torch.dtype, histogram: bool) -> None:
@@ -41,15 +41,17 @@ class HostCounter:
             with torch.inference_mode(False):  # it is added to later, too
                 self._counts = torch.from_numpy(self._table)
         self._run = NOTHING._replace(lossless=histogram)  # of float32
+        self._begun = False
         self._waiting: Optional[Words] = None
         self._waiting_words = 0
 
     def add(self, tensor: torch.Tensor) -> None:
         """Counts all elements."""
         words = words_of(tensor)
-        if len(words) <= _SMALL:
+        if self._begun and len(words) <= _SMALL:
             self._keep(words)
             return
+        self._begun = True  # a counter of a single tensor needs no room for others
         for begin in range(0, len(words), _BLOCK):
             self._count(words[begin : begin + _BLOCK])
 
