@@ -12,15 +12,21 @@ bool TransposesSecondInput(const onnx::NodeProto& gemm) {
                      [](const auto& attribute) { return attribute.name() == "transB" && attribute.i() != 0; });
 }
 
-// The output channels' axis of a weight with `rank` axes; unset when the node reads it as something else.
+bool ReadsWeight(const GraphIndex::Read& read) {
+  const onnx::NodeProto& node = *read.node;
+  if (IsOnnxNode(node, "MatMul")) return true;
+  return read.input == 1 && (IsOnnxNode(node, "Conv") || IsOnnxNode(node, "ConvTranspose") || IsOnnxNode(node, "Gemm"));
+}
+
+// The output channels' axis of a weight with `rank` axes; unset when the node takes one scale alone. ONNX Runtime
+// refuses a scale a channel of other operands of MatMul once it has made QLinearMatMul of it.
 std::optional<int> ChannelAxis(const GraphIndex::Read& read, int rank) {
   const onnx::NodeProto& node = *read.node;
-  if (IsOnnxNode(node, "MatMul")) return read.input == 0 ? rank - 2 : rank - 1;
-  if (read.input != 1) return std::nullopt;
+  if (rank < 2) return std::nullopt;
   if (IsOnnxNode(node, "Conv")) return 0;
-  if (IsOnnxNode(node, "ConvTranspose")) return 1;
   if (IsOnnxNode(node, "Gemm")) return TransposesSecondInput(node) ? 0 : 1;
-  return std::nullopt;
+  if (IsOnnxNode(node, "MatMul") && (read.input != 1 || rank != 2)) return std::nullopt;
+  return 1;
 }
 
 }  // namespace
@@ -28,10 +34,10 @@ std::optional<int> ChannelAxis(const GraphIndex::Read& read, int rank) {
 WeightReaders FindWeightReaders(const GraphIndex::Value& value) {
   const int rank = value.constant->dims_size();
   WeightReaders readers;
-  bool differ = rank < 2;
+  bool differ = false;
   for (const GraphIndex::Read& read : value.reads) {
+    if (!ReadsWeight(read)) continue;
     const std::optional<int> axis = ChannelAxis(read, rank);
-    if (!axis.has_value()) continue;
     differ = differ || (readers.any && readers.channel_axis != axis);
     readers.any = true;
     readers.channel_axis = axis;

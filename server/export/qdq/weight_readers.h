@@ -10,10 +10,12 @@ namespace calib::server {
 // What reads a constant as a weight.
 struct WeightReaders {
   bool any = false;
-  std::optional<int> channel_axis;  // of the output channels; unset when it has one axis or readers differ
+  std::optional<int> channel_axis;  // of the output channels; unset when they take one scale alone
 };
 
-// Conv, ConvTranspose, Gemm and MatMul among the readers of a constant, in the main graph and in bodies.
+// Conv, ConvTranspose, Gemm and MatMul among the readers of a constant, in the main graph and in bodies. They take one
+// scale alone when the constant has one axis, their channels lie along different axes, or MatMul reads it as its first
+// input or with more than two axes.
 // REQUIRES: value.constant is set.
 WeightReaders FindWeightReaders(const GraphIndex::Value& value);
 
