@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/substitute.h"
 #include "proto/codec/error.h"
 #include "server/export/qdq/qdq_model.h"
 #include "tests/export/onnx_fixture.h"
@@ -85,9 +86,47 @@ TEST(QdqRefusalTest, WhatIsNotFloat32) {
   onnx::ValueInfoProto* const sequence = model.mutable_graph()->add_input();
   sequence->set_name("s");
   sequence->mutable_type()->mutable_sequence_type()->mutable_elem_type()->mutable_tensor_type();
-  EXPECT_REFUSED(Refusal(model, {Activation("i")}), NOT_EXPORTABLE, "INT64");
-  EXPECT_REFUSED(Refusal(model, {Activation("y")}), NOT_EXPORTABLE, "FLOAT16");
+  EXPECT_REFUSED(Refusal(model, {Activation("i")}), NOT_EXPORTABLE,
+                 "INT64, but only float32 can be quantized; leave this layer out");
+  EXPECT_REFUSED(Refusal(model, {Activation("y")}), NOT_EXPORTABLE,
+                 "FLOAT16, but only float32 can be quantized; convert the model to float32, or leave this layer out");
   EXPECT_REFUSED(Refusal(model, {Activation("s")}), NOT_EXPORTABLE, "no tensor");
+}
+
+TEST(QdqRefusalTest, WhatIsNotFloat32WithoutADeclaration) {
+  const onnx::ModelProto model = ParseText(R"(
+      network (float[2, 2] x) => (float[2, 2] y, int64[2] k) {
+        half = Cast<to = 10>(x)
+        product = MatMul(half, half)
+        y = Cast<to = 1>(product)
+        relu = Relu(x)
+        shape = Shape(relu)
+        k = Identity(shape)
+      })");
+  for (const char* const name : {"half", "product"}) {
+    EXPECT_REFUSED(Refusal(model, {Activation(name)}), NOT_EXPORTABLE, "FLOAT16");
+  }
+  EXPECT_REFUSED(Refusal(model, {Activation("shape")}), NOT_EXPORTABLE, "INT64");
+  EXPECT_EQ(Refusal(model, {Activation("x"), Activation("y"), Activation("relu")}), absl::OkStatus());
+}
+
+TEST(QdqRefusalTest, WhatIsOfAnUnknownTypeAmongOtherFloats) {
+  constexpr absl::string_view kText = R"(
+      network (float[2] x, bool c) => (float[2] y) {
+        choice = If(c) <
+          then_branch = a () => (t) { h = Cast<to = $0>(x) t = Cast<to = 1>(h) },
+          else_branch = b () => (e) { e = Neg(x) }
+        >
+        y = Relu(choice)
+      })";
+  // Of float32, of float16, of double.
+  EXPECT_EQ(Refusal(ParseText(absl::Substitute(kText, 1)), {Activation("choice")}), absl::OkStatus());
+  for (const int type : {10, 11}) {
+    const onnx::ModelProto model = ParseText(absl::Substitute(kText, type));
+    EXPECT_REFUSED(Refusal(model, {Activation("choice")}), NOT_EXPORTABLE,
+                   "declare the types with onnx.shape_inference.infer_shapes, or leave this layer out");
+    EXPECT_EQ(Refusal(model, {Activation("x"), Activation("y")}), absl::OkStatus());
+  }
 }
 
 TEST(QdqRefusalTest, OpsetsThatAreTooLow) {
@@ -108,13 +147,23 @@ TEST(QdqRefusalTest, OpsetsThatAreTooLow) {
 TEST(QdqRefusalTest, ChannelsThatDoNotFit) {
   QdqTensor tensor = Activation("x");
   tensor.qparams.set_channel_axis(2);
-  EXPECT_REFUSED(Refusal(SmallNetwork(), {tensor}), NOT_EXPORTABLE, "axis 2 has 3 channels");
+  EXPECT_REFUSED(
+      Refusal(SmallNetwork(), {tensor}), NOT_EXPORTABLE,
+      "there are 1 scales, for channels along axis 2, but in the model axis 2 has size 3; ask for one scale a tensor, "
+      "or observe it along axis 1, which has 1");
   tensor.qparams.set_channel_axis(4);
   EXPECT_REFUSED(Refusal(SmallNetwork(), {tensor}), NOT_EXPORTABLE, "it has 4 axes");
   tensor.qparams.set_channel_axis(std::numeric_limits<int32_t>::min());
   EXPECT_REFUSED(Refusal(SmallNetwork(), {tensor}), NOT_EXPORTABLE, "it has 4 axes");
   EXPECT_REFUSED(Refusal(SmallNetwork(), {SymmetricWeight("proj", {1, 1, 1}, 1)}, {}), NOT_EXPORTABLE,
-                 "3 scales, but in the model axis 1 has 2");
+                 "axis 1 has size 2; ask for one scale a tensor, or observe it along the axis that its channels have");
+  const onnx::ModelProto stack = ParseText(R"(
+      network (float[4, 2] x) => (float[1, 4, 2] y) {
+        w = Constant<value = float[1, 2, 2] {1, 2, 3, 4}>()
+        y = MatMul(x, w)
+      })");
+  EXPECT_REFUSED(Refusal(stack, {SymmetricWeight("w", {1, 1}, 2)}, {}), NOT_EXPORTABLE,
+                 "along axis 2, but in the model its readers take one scale alone; ask for one scale a tensor");
   // A PyTorch Linear's weight, transposed for MatMul.
   EXPECT_REFUSED(Refusal(SmallNetwork(), {SymmetricWeight("proj", {1, 1, 1, 1}, 0)}, {}), NOT_EXPORTABLE,
                  "along axis 0, but in the model its output channels lie along axis 1");

@@ -77,7 +77,7 @@ def observe(
 
     So `session.export("onnx-qdq", path, model=model)` needs no names. Every float32 and float16 input, intermediate and
     output of the main graph is observed once a batch, every weight once in all. Tensors inside If, Loop and Scan are
-    not.
+    not. The export quantizes those of float32: where the model has float16 too, ask it for skip_unexportable.
 
     session: one that takes the layers; its rules decide what is collected of each, such as the channel axis.
     batches: the model's inputs by name, or the array alone where the model has one input. Memory holds all tensors of

@@ -8,6 +8,7 @@
 #include "proto/codec/error.h"
 #include "server/export/qdq/graph_reads.h"
 #include "server/export/qdq/onnx_model.h"
+#include "server/export/qdq/type_inference.h"
 
 namespace calib::server {
 namespace {
@@ -29,8 +30,9 @@ const onnx::TensorProto* ConstantTensor(const onnx::NodeProto& node) {
 
 int32_t GraphIndex::Value::ElementType() const {
   if (constant != nullptr) return constant->data_type();
-  if (type == nullptr || type->value_case() == onnx::TypeProto::VALUE_NOT_SET) return 0;
-  return type->has_tensor_type() ? type->tensor_type().elem_type() : -1;
+  if (type == nullptr || type->value_case() == onnx::TypeProto::VALUE_NOT_SET) return inferred_type;
+  if (!type->has_tensor_type()) return -1;
+  return type->tensor_type().elem_type() != 0 ? type->tensor_type().elem_type() : inferred_type;
 }
 
 bool GraphIndex::Value::IsQuantized() const {
@@ -42,6 +44,7 @@ absl::StatusOr<GraphIndex> GraphIndex::Make(onnx::GraphProto* graph) {
   GraphIndex index;
   if (absl::Status status = index.AddValues(*graph); !status.ok()) return status;
   index.Declare(*graph);
+  index.InferTypes(*graph);
   VisitReads(graph, [&](const onnx::NodeProto* node, int input, std::string* name) {
     const auto value = index.values_.find(*name);
     if (node != nullptr && value != index.values_.end()) value->second.reads.push_back({node, input});
@@ -101,6 +104,22 @@ void GraphIndex::Declare(const onnx::GraphProto& graph) {
       if (value == values_.end()) continue;
       if (declaration.has_type()) value->second.type = &declaration.type();
       if (declarations == &graph.output()) value->second.is_output = true;
+    }
+  }
+}
+
+void GraphIndex::InferTypes(const onnx::GraphProto& graph) {
+  std::vector<int32_t> inputs;
+  for (const onnx::NodeProto& node : graph.node()) {
+    inputs.clear();
+    for (const std::string& name : node.input()) {
+      if (name.empty()) continue;  // an optional input that is left out
+      const Value* const value = Find(name);
+      inputs.push_back(value == nullptr ? 0 : std::max(value->ElementType(), 0));
+    }
+    for (int i = 0; i < node.output_size(); ++i) {
+      const auto value = values_.find(node.output(i));
+      if (value != values_.end()) value->second.inferred_type = InferElementType(node, i, inputs);
     }
   }
 }

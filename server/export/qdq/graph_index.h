@@ -32,9 +32,10 @@ class GraphIndex {
     bool is_input = false;                        // of the graph; together with a constant: its default
     bool is_output = false;                       // of the graph
     const onnx::TypeProto* type = nullptr;        // as the graph declares it; null when it doesn't
+    int32_t inferred_type = 0;                    // of InferElementType, for what the graph doesn't declare
     std::vector<Read> reads;
 
-    // onnx.TensorProto.DataType; 0 when the model doesn't say.
+    // onnx.TensorProto.DataType; 0 when neither the model nor inference says, -1 when it is no tensor.
     int32_t ElementType() const;
     // An operator that makes or takes codes is beside it: it is quantized already.
     bool IsQuantized() const;
@@ -58,6 +59,7 @@ class GraphIndex {
   absl::Status AddValues(const onnx::GraphProto& graph);
   absl::Status Define(const std::string& name, Value&& value);
   void Declare(const onnx::GraphProto& graph);
+  void InferTypes(const onnx::GraphProto& graph);
 
   absl::flat_hash_map<std::string, Value> values_;
   absl::flat_hash_set<std::string> taken_;

@@ -22,8 +22,10 @@ bool IsOnnxDomain(absl::string_view domain) { return domain.empty() || domain ==
 
 }  // namespace
 
+bool IsOnnxNode(const onnx::NodeProto& node) { return IsOnnxDomain(node.domain()); }
+
 bool IsOnnxNode(const onnx::NodeProto& node, absl::string_view op_type) {
-  return node.op_type() == op_type && IsOnnxDomain(node.domain());
+  return node.op_type() == op_type && IsOnnxNode(node);
 }
 
 absl::StatusOr<onnx::ModelProto> ParseOnnxModel(absl::string_view bytes) {

@@ -12,7 +12,8 @@
 
 namespace calib::server {
 
-// Whether a node is ONNX's own operator of this type.
+// Whether a node is an operator of ONNX's own, and of this type.
+bool IsOnnxNode(const onnx::NodeProto& node);
 bool IsOnnxNode(const onnx::NodeProto& node, absl::string_view op_type);
 
 // A model that can be worked on: it has a graph, an IR version of at least 4 (from which on initializers need not be

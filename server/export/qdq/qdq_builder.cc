@@ -9,6 +9,7 @@
 #include "proto/codec/utf8.h"
 #include "server/export/qdq/near_name.h"
 #include "server/export/qdq/onnx_model.h"
+#include "server/export/qdq/type_inference.h"
 #include "server/export/qdq/weight_calibration.h"
 #include "server/export/qdq/weight_readers.h"
 
@@ -56,7 +57,11 @@ absl::StatusOr<std::vector<float>> WeightValues(const std::string& name, const o
 }  // namespace
 
 QdqBuilder::QdqBuilder(onnx::ModelProto* model, GraphIndex* index, const QdqOptions* options)
-    : model_(model), index_(index), options_(options), insertion_(model->mutable_graph(), index) {}
+    : model_(model),
+      index_(index),
+      options_(options),
+      other_floats_(HoldsOtherFloats(*model)),
+      insertion_(model->mutable_graph(), index) {}
 
 absl::StatusOr<const GraphIndex::Value*> QdqBuilder::Find(const QdqTensor& tensor) const {
   if (const GraphIndex::Value* const value = index_->Find(tensor.name); value != nullptr) return value;
@@ -68,17 +73,27 @@ absl::StatusOr<const GraphIndex::Value*> QdqBuilder::Find(const QdqTensor& tenso
       near.has_value() ? absl::StrCat("; is it \"", *near, "\"?") : "; give the name that it has in the model"));
 }
 
+absl::Status QdqBuilder::CheckFloat(const GraphIndex::Value& value) const {
+  const int32_t type = value.ElementType();
+  if (type == onnx::TensorProto::FLOAT) return absl::OkStatus();
+  if (type == 0 && value.constant == nullptr) {
+    if (!other_floats_) return absl::OkStatus();
+    return Refuse(
+        "the model does not declare its element type, and not all that it holds is float32; declare the types with "
+        "onnx.shape_inference.infer_shapes, or leave this layer out");
+  }
+  return Refuse(absl::StrCat("in the model it is ", type < 0 ? "no tensor" : ElementTypeName(type),
+                             ", but only float32 can be quantized; ",
+                             IsOtherFloat(type) ? "convert the model to float32, or " : "", "leave this layer out"));
+}
+
 absl::Status QdqBuilder::QuantizeActivation(const QdqTensor& tensor) {
   const absl::StatusOr<const GraphIndex::Value*> found = Find(tensor);
   if (!found.ok()) return found.status();
   const GraphIndex::Value& value = **found;
   if (value.is_constant) return Refuse("it is a constant of the model, not an activation; observe it as a weight");
   if (value.IsQuantized()) return Refuse("it is quantized in the model already; give the float model");
-  const int32_t type = value.ElementType();
-  if (type != 0 && type != onnx::TensorProto::FLOAT) {
-    return Refuse(absl::StrCat("in the model it is ", type < 0 ? "no tensor" : ElementTypeName(type),
-                               "; only float32 can be quantized"));
-  }
+  if (absl::Status status = CheckFloat(value); !status.ok()) return status;
   const absl::StatusOr<TensorQuantization> quantization = MakeTensorQuantization(tensor.qparams);
   if (!quantization.ok()) return quantization.status();
   if (absl::Status status = CheckOpset(*quantization, OpsetOf(*model_)); !status.ok()) return status;
@@ -99,10 +114,7 @@ absl::Status QdqBuilder::QuantizeWeight(const QdqTensor& tensor) {
   }
   const onnx::TensorProto& constant = *value.constant;
   if (value.IsQuantized()) return Refuse("it is quantized in the model already; give the float model");
-  if (constant.data_type() != onnx::TensorProto::FLOAT) {
-    return Refuse(
-        absl::StrCat("in the model it is ", ElementTypeName(constant.data_type()), "; only float32 can be quantized"));
-  }
+  if (absl::Status status = CheckFloat(value); !status.ok()) return status;
   const WeightReaders readers = FindWeightReaders(value);
   if (!readers.any) return Refuse("no Conv, ConvTranspose, Gemm or MatMul of the model reads it as a weight");
   if (value.is_output) return Refuse("the model gives it out, so it has to stay as it is");
@@ -117,8 +129,8 @@ absl::Status QdqBuilder::QuantizeWeight(const QdqTensor& tensor) {
       return Refuse(absl::StrCat("it was observed along axis ", axis, ", but in the model ",
                                  readers.channel_axis.has_value()
                                      ? absl::StrCat("its output channels lie along axis ", *readers.channel_axis)
-                                     : "its readers have no output channels along one axis",
-                                 "; ask for one scale, or leave it out to quantize it by its own values"));
+                                     : "its readers take one scale alone",
+                                 "; ask for one scale a tensor, or leave it out to quantize it by its own values"));
     }
   }
   if (IsExternal(constant)) {

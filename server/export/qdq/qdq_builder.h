@@ -35,6 +35,8 @@ class QdqBuilder {
  private:
   // The value of a name, or NOT_EXPORTABLE with a near name.
   absl::StatusOr<const GraphIndex::Value*> Find(const QdqTensor& tensor) const;
+  // NOT_EXPORTABLE when it is not of float32, or may be not.
+  absl::Status CheckFloat(const GraphIndex::Value& value) const;
   absl::Status QuantizeByOwnValues(const std::string& name, const GraphIndex::Value& value);
   // NOT_EXPORTABLE when the model can't have it so.
   absl::Status CheckFits(const TensorQuantization& quantization, absl::Span<const int64_t> dims) const;
@@ -45,6 +47,7 @@ class QdqBuilder {
   onnx::ModelProto* model_;
   GraphIndex* index_;
   const QdqOptions* options_;
+  bool other_floats_;  // HoldsOtherFloats
   NodeInsertion insertion_;
   absl::flat_hash_set<std::string> done_;  // weights
 };

@@ -54,17 +54,19 @@ struct QdqModel {
 // from the bodies of If, Loop and Scan, reads T_DequantizeLinear_Output then. Names are those of ONNX Runtime's
 // tools: T_scale, T_zero_point, T_QuantizeLinear, T_QuantizeLinear_Output, T_DequantizeLinear, with _1, _2, ...
 // behind names that are taken. A T that the graph gives out keeps its name, as with those tools: DQ makes it, and its
-// node makes T_QuantizeLinear_Input. Of an input that is given out as it is, only the nodes' reads change. A T whose
-// type the model does not declare is taken for float32.
+// node makes T_QuantizeLinear_Input. Of an input that is given out as it is, only the nodes' reads change. A type that
+// the model does not declare follows from the node that makes T (type_inference.h). Where that does not tell, T is
+// taken for float32, and refused when the model holds anything of another floating type.
 //
 // A weight is an initializer, or a Constant node's `value`, of float32, that Conv, ConvTranspose or Gemm reads as its
 // second input, or MatMul as either. Its codes become the initializer W_quantized before a DQ, and every reader, of
 // whatever kind, reads what that makes. With float_weights, and for a weight that is also a graph input (callers may
 // override it) or is kept in an external file, W stays before Q and DQ. Codes follow QuantizeLinear, in float32: half
 // to even(w / scale) + zero point, clamped to qmin and qmax. Channels lie along the axis of the output channels: Conv
-// 0, ConvTranspose 1, Gemm 0 with transB else 1, MatMul the last axis (as its first input the last but one). A weight
-// that no tensor names gets one scale where it has one axis, or its readers differ in theirs. Weights of other types,
-// empty ones, and what is quantized already stay as they are. Bias stays float.
+// 0, ConvTranspose 1, Gemm 0 with transB else 1, MatMul 1. There is one scale alone for a weight of one axis, for one
+// whose readers differ in their axis, and for what MatMul reads as its first input or with more than two axes, of
+// which ONNX Runtime takes no more. Weights of other types, empty ones, and what is quantized already stay as they
+// are. Bias stays float.
 //
 // The zero point's type says what Q makes, and Q saturates at that type's ends: narrow and reduced ranges of codes
 // live in the scale alone. int8 and uint8 need opset 10 (13 per channel), fp8 19, int16, uint16, int4 and uint4 21.

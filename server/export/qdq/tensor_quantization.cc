@@ -47,7 +47,8 @@ absl::StatusOr<TensorQuantization> MakeTensorQuantization(const QuantType& type,
                                       "; ask for int4, uint4, int8, uint8, int16, uint16, fp8_e4m3 or fp8_e5m2"));
   }
   if (params.empty() || (params.size() > 1 && !axis.has_value())) {
-    return NotExportable(absl::StrCat("there are ", params.size(), " scales, but no channel axis"));
+    return NotExportable(
+        absl::StrCat("there are ", params.size(), " scales, but no channel axis; ask for one scale a tensor"));
   }
   const bool float8 = IsFloat8(type.kind);
   for (const auto& [scale, zero_point] : params) {
@@ -93,17 +94,17 @@ absl::Status CheckOpset(const TensorQuantization& quantization, int64_t opset) {
 
 absl::Status CheckShape(const TensorQuantization& quantization, absl::Span<const int64_t> dims) {
   if (!quantization.axis.has_value()) return absl::OkStatus();
-  const std::optional<size_t> axis = AxisFromFront(*quantization.axis, dims.size());
-  if (!axis.has_value()) {
-    return NotExportable(absl::StrCat("its channels are said to lie along axis ", *quantization.axis,
-                                      ", but in the model it has ", dims.size(), " axes"));
-  }
   const auto channels = static_cast<int64_t>(quantization.params.size());
-  if (dims[*axis] >= 0 && dims[*axis] != channels) {
-    return NotExportable(absl::StrCat("there are ", channels, " scales, but in the model axis ", *quantization.axis,
-                                      " has ", dims[*axis], " channels"));
-  }
-  return absl::OkStatus();
+  const std::optional<size_t> axis = AxisFromFront(*quantization.axis, dims.size());
+  if (axis.has_value() && (dims[*axis] < 0 || dims[*axis] == channels)) return absl::OkStatus();
+  const std::string found = axis.has_value() ? absl::StrCat("axis ", *quantization.axis, " has size ", dims[*axis])
+                                             : absl::StrCat("it has ", dims.size(), " axes");
+  const auto fitting = std::find(dims.begin(), dims.end(), channels);
+  return NotExportable(absl::StrCat("there are ", channels, " scales, for channels along axis ", *quantization.axis,
+                                    ", but in the model ", found, "; ask for one scale a tensor, or observe it along ",
+                                    fitting == dims.end()
+                                        ? "the axis that its channels have in the model"
+                                        : absl::StrCat("axis ", fitting - dims.begin(), ", which has ", channels)));
 }
 
 onnx::TensorProto ScaleTensor(const TensorQuantization& quantization, const std::string& name) {
