@@ -121,6 +121,28 @@ def transformer(opset: int = 17) -> FloatModel:
     return FloatModel(g.model(shape, shape, opset), batches, batches[0])
 
 
+def matmul(first_shape: Sequence[int], second_shape: Sequence[int], first: bool) -> FloatModel:
+    """One product of the input and a weight, the first or the second operand."""
+    g = _Graph(14)
+    weight_shape, input_shape = (first_shape, second_shape) if first else (second_shape, first_shape)
+    weight = g.weight("matrix", weight_shape, 1, len(weight_shape) - (2 if first else 1))
+    g.node("MatMul", [weight, "input"] if first else ["input", weight], "output")
+    batches = [g.generator.normal(size=input_shape).astype(np.float32)]
+    shape = np.matmul(np.empty(first_shape), np.empty(second_shape)).shape
+    return FloatModel(g.model(input_shape, shape, 13), batches, batches[0])
+
+
+def half_inside() -> FloatModel:
+    """Float32 at its ends and float16 between, of which it declares nothing."""
+    g = _Graph(15)
+    g.node("Cast", ["input"], "half", to=TensorProto.FLOAT16)
+    matrix = g.constant("matrix", g.generator.normal(size=(16, 4)).astype(np.float16))
+    g.node("MatMul", ["half", matrix], "product")
+    g.node("Cast", ["product"], "output", to=TensorProto.FLOAT)
+    batches = [g.generator.normal(size=(8, 16)).astype(np.float32)]
+    return FloatModel(g.model([8, 16], [8, 4], 13), batches, batches[0])
+
+
 def exported_by_torch(torch: Any, path: Any) -> FloatModel:
     """What torch.onnx.export makes of a convolutional network with batch normalization and LayerNorm."""
     nn = torch.nn

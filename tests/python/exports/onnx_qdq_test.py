@@ -63,11 +63,13 @@ def calibrated(
     return calibrate(exporter, f"qdq-{request.param}", model)
 
 
-def run_onnxruntime(model: onnx.ModelProto, batch: np.ndarray, optimized: bool = True) -> np.ndarray:
+def run_onnxruntime(
+    model: onnx.ModelProto, batch: np.ndarray, optimized: bool = True, saturating: bool = False
+) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Without this entry, CPUs without VNNI add products of 8 bits in 16, where they saturate.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not saturating:  # CPUs without VNNI otherwise add products of 8 bits in 16, where they saturate
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -212,6 +214,41 @@ def test_its_error_is_that_of_the_scales(exporter: Calibctl, calibrated: Calibra
     for optimized in (False, True):
         seen = noise(run_onnxruntime(model, calibrated.model.test, optimized), calibrated.output)
         assert predicted / 10 <= seen <= 2 * predicted
+
+
+MATRICES = [((8, 16), (2, 16, 3)), ((4, 8), (8, 16)), ((2, 8, 16), (16, 4)), ((16,), (16, 4))]
+
+
+@pytest.mark.parametrize("shapes", MATRICES)
+@pytest.mark.parametrize("options", [(), ("--weight-dtype", "uint8"), INT8], ids=["uint8", "uint8-weights", "int8"])
+def test_onnxruntime_optimizes_matmul_of_any_weight(
+    exporter: Calibctl, shapes: Any, options: Any, request: Any
+) -> None:
+    """A stack of matrices, a first operand, and a matrix beside a stack and a vector."""
+    model, session = float_models.matmul(*shapes, first=shapes[0] == (4, 8)), request.node.name
+    calibrated = calibrate(exporter, "".join(c if c.isalnum() else "-" for c in session), model)
+    quantized, summary = export(exporter, calibrated, *options)
+    assert summary["from_input"] == ["matrix"]
+    onnx.checker.check_model(quantized, full_check=True)
+    seen, unoptimized = (run_onnxruntime(quantized, model.test, optimized=choice) for choice in (True, False))
+    assert noise(seen, calibrated.output) <= 2 * noise(unoptimized, calibrated.output)
+    assert np.isfinite(run_onnxruntime(quantized, model.test, saturating=True)).all()
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_float16_tensors_without_a_declared_type_are_refused(exporter: Calibctl, skipped: bool) -> None:
+    model = float_models.half_inside()
+    calibrated = calibrate(exporter, f"qdq-half-{skipped}", model)
+    assert sorted(calibrated.layers) == ["half", "input", "output", "product"]
+    if not skipped:
+        with pytest.raises(CalibctlError, match="FLOAT16, but only float32 can be quantized"):
+            export(exporter, calibrated)
+        return
+    quantized, summary = export(exporter, calibrated, "--skip-unexportable")
+    assert sorted(summary["layers"]) == ["input", "output"]
+    onnx.checker.check_model(quantized, full_check=True)
+    output = run_onnxruntime(quantized, model.test)
+    assert noise(output, calibrated.output) <= predicted_noise(calibrated, quantizations_in(quantized)) * 2
 
 
 def test_openvino_runs_it(exporter: Calibctl, calibrated: Calibrated, reader: Callable[[str], Any]) -> None:
