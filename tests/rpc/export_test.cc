@@ -43,11 +43,11 @@ v1::ExportOptions OptionsOf(v1::ExportFormat format, const std::string& session 
 
 class ExportRpcTest : public RpcTest {
  protected:
-  ExportRpcTest() : RpcTest(Options()) {}
-  static test::InProcessServerOptions Options() {
+  explicit ExportRpcTest(uint64_t max_bytes = 8 * kMiB) : RpcTest(Options(max_bytes)) {}
+  static test::InProcessServerOptions Options(uint64_t max_bytes) {
     test::InProcessServerOptions options;
     options.engine.limits.max_streams = 4;
-    options.grpc.export_limits = {.max_input_bytes = 2 * kMiB, .max_bytes = 8 * kMiB};
+    options.grpc.export_limits = {.max_input_bytes = 2 * kMiB, .max_bytes = max_bytes};
     return options;
   }
 
@@ -92,6 +92,12 @@ class ExportRpcTest : public RpcTest {
     EXPECT_TRUE(Eventually([this] { return server_.engine().counters().streams == 0; }));
     EXPECT_TRUE(Eventually([this] { return server_.engine().counters().export_file_bytes == 0; }));
   }
+};
+
+// With room for files of several chunks.
+class LargeExportRpcTest : public ExportRpcTest {
+ protected:
+  LargeExportRpcTest() : ExportRpcTest(64 * kMiB) {}
 };
 
 TEST_F(ExportRpcTest, AFileOfTheSession) {
@@ -300,7 +306,24 @@ TEST_F(ExportRpcTest, WhatReadingAnInputTakesIsBounded) {
   ExpectNothingHeld();
 }
 
-TEST_F(ExportRpcTest, ManyLayersTakeManyMessages) {
+TEST_F(ExportRpcTest, WhatWritingTakesIsBounded) {
+  // 1 MB of parameters, a file of 2 MB as JSON, of which 3 MB of objects are made first.
+  Push("s", {"ema_channels/a"}, std::vector<float>(20'000, 0.1f));
+  v1::ExportOptions options = OptionsOf(v1::EXPORT_FORMAT_JSON);
+  options.mutable_spec()->set_granularity(v1::QUANT_GRANULARITY_PER_CHANNEL);
+  const grpc::Status status = Refusal(options);
+  EXPECT_REASON(status, LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("--max-export-bytes"));
+  ExpectNothingHeld();
+  // What is written as it stands takes less.
+  options.set_format(v1::EXPORT_FORMAT_CSV);
+  const Answer answer = Export(options);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_GT(answer.file.size(), kMiB);
+  ExpectNothingHeld();
+}
+
+TEST_F(LargeExportRpcTest, ManyLayersTakeManyMessages) {
   const std::string prefix(500, 'x');
   std::vector<std::string> layers;
   for (int i = 0; i < 2500; ++i) layers.push_back(absl::StrCat(prefix, 10000 + i));
@@ -329,7 +352,7 @@ TEST_F(ExportRpcTest, StreamsAreCounted) {
   ExpectNothingHeld();
 }
 
-TEST_F(ExportRpcTest, AFileGivenUpLeavesNothing) {
+TEST_F(LargeExportRpcTest, AFileGivenUpLeavesNothing) {
   const std::string prefix(500, 'x');
   std::vector<std::string> layers;
   for (int i = 0; i < 2500; ++i) layers.push_back(absl::StrCat(prefix, i));
@@ -348,7 +371,7 @@ TEST_F(ExportRpcTest, AFileGivenUpLeavesNothing) {
   ExpectNothingHeld();
 }
 
-TEST_F(ExportRpcTest, ADrainEndsExportsThatWaitForTheirClient) {
+TEST_F(LargeExportRpcTest, ADrainEndsExportsThatWaitForTheirClient) {
   const std::string prefix(500, 'x');
   std::vector<std::string> layers;
   for (int i = 0; i < 2500; ++i) layers.push_back(absl::StrCat(prefix, i));
