@@ -132,7 +132,7 @@ std::variant<AppOptions, ExitNow> ParseOptions(int argc, const char* const* argv
   add.Bytes("--max-export-input-bytes", &options.grpc.export_limits.max_input_bytes, 1 << 10, kAny,
             "Largest model or table that an export is made of");
   add.Bytes("--max-export-bytes", &options.grpc.export_limits.max_bytes, 1 << 20, kAny,
-            "Memory for the inputs and files of all exports under way");
+            "Memory for the inputs and files of all exports under way, and for making them");
   add.Bytes("--transport-memory-bytes", &options.grpc.transport_memory_bytes, 16 << 20, kAny,
             "Memory of gRPC's buffers");
 

@@ -3,6 +3,7 @@
 #include "server/export/aimet_encoding.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -24,6 +25,14 @@ class Aimet100Exporter final : public Exporter {
  public:
   ExportConventions conventions() const override { return AimetConventions(); }
 
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    // Nine lines a tensor; and one with a scale and one with an offset a channel.
+    constexpr uint64_t kTensor = kTensorBytes + JsonObjectBytes(7) + 3 * kJsonString + kTextGrowth * 200;
+    constexpr uint64_t kText = 12 + kFloatText + kZeroPointText;
+    constexpr uint64_t kChannel = kJsonElement + kJsonGrownElement + kTextGrowth * kText;
+    return kTensor + JsonNameBytes(tensor.name) + kChannel * ChannelsOf(tensor);
+  }
+
  private:
   absl::Status Check(const ExportTensor& tensor) override { return CheckAimetOffsets(tensor); }
 
@@ -32,11 +41,13 @@ class Aimet100Exporter final : public Exporter {
     for (const ExportTensor& tensor : tensors) {
       (tensor.is_weight ? parameters : activations).push_back(Encoding100(tensor));
     }
-    return ExportedFile{.bytes = JsonText({{"version", "1.0.0"},
-                                           {"activation_encodings", std::move(activations)},
-                                           {"param_encodings", std::move(parameters)},
-                                           {"quantizer_args", AimetQuantizerArgs(tensors, true, false)},
-                                           {"excluded_layers", Json::array()}})};
+    Json file = JsonObject(5);
+    AddKey(&file, "version", "1.0.0");
+    AddKey(&file, "activation_encodings", std::move(activations));
+    AddKey(&file, "param_encodings", std::move(parameters));
+    AddKey(&file, "quantizer_args", AimetQuantizerArgs(tensors, true, false));
+    AddKey(&file, "excluded_layers", Json::array());
+    return ExportedFile{.bytes = JsonText(file)};
   }
 };
 

@@ -6,6 +6,7 @@
 #include "server/export/aimet_encoding.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -34,6 +35,13 @@ Json Encoding200(const ExportTensor& tensor) {
 class Aimet200Exporter final : public Exporter {
  public:
   ExportConventions conventions() const override { return AimetConventions(); }
+
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    // A line with a scale and one with a zero point, which are copied as the object grows.
+    constexpr uint64_t kText = 12 + kFloatText + kZeroPointText;
+    constexpr uint64_t kChannel = sizeof(int64_t) + 4 * kJsonElement + kTextGrowth * kText;
+    return kTensorBytes + JsonNameBytes(tensor.name) + kChannel * ChannelsOf(tensor);
+  }
 
  private:
   absl::Status Check(const ExportTensor& tensor) override {

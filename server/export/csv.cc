@@ -9,6 +9,7 @@
 #include "server/export/checks.h"
 #include "server/export/formats.h"
 #include "server/export/number_text.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -57,14 +58,26 @@ std::string Row(const ExportTensor& tensor, int channel) {
   return absl::StrCat(absl::StrJoin(fields, ","), "\n");
 }
 
+// The most bytes of a tensor's rows: the first shows what they share.
+uint64_t RowsBytes(const ExportTensor& tensor) {
+  constexpr uint64_t kChannelFields = kIntegerText + kFloatText + kZeroPointText + 2 * kDoubleText;
+  const uint64_t channels = ChannelsOf(tensor);
+  return channels == 0 ? 0 : channels * (Row(tensor, 0).size() + kChannelFields);
+}
+
 class CsvExporter final : public Exporter {
  public:
   ExportConventions conventions() const override { return {}; }
 
+  uint64_t TensorMemory(const ExportTensor& tensor) const override { return kTensorBytes + RowsBytes(tensor); }
+
  private:
   absl::Status Check(const ExportTensor&) override { return absl::OkStatus(); }
   absl::StatusOr<ExportedFile> Write(absl::Span<const ExportTensor> tensors) override {
+    uint64_t bytes = sizeof(kColumns);
+    for (const ExportTensor& tensor : tensors) bytes += RowsBytes(tensor);
     std::string text = kColumns;
+    text.reserve(bytes);  // growing would take thrice the text
     for (const ExportTensor& tensor : tensors) {
       for (int channel = 0; channel < tensor.qparams.scale_size(); ++channel) text += Row(tensor, channel);
     }

@@ -61,6 +61,9 @@ class Exporter {
 
   // The most bytes that it takes to read an input and to write what is made of it, beside the input and the tensors.
   virtual uint64_t InputMemory(absl::string_view input) const { return 2 * input.size(); }
+  // The most bytes that it takes to keep a tensor and to write it, its part of the file included, beside its name and
+  // its qparams as they are. The tensor may be one that Add refuses.
+  virtual uint64_t TensorMemory(const ExportTensor& tensor) const = 0;
   // The options, with method and spec of weights filled in (a granularity that is not set is open), and the input,
   // empty if there is none. INVALID_FIELD, EXPORT_INPUT_INVALID.
   // NOLINTNEXTLINE(performance-unnecessary-value-param): overriders keep the input

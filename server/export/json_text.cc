@@ -18,6 +18,12 @@ Json JsonNumber(float value) {
 
 Json JsonNumber(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
+Json JsonObject(size_t keys) {
+  Json object = Json::object();
+  object.get_ref<Json::object_t&>().reserve(keys);
+  return object;
+}
+
 void AddKey(Json* object, std::string key, Json value) {
   object->get_ref<Json::object_t&>().emplace_back(std::move(key), std::move(value));
 }

@@ -18,10 +18,13 @@ Json JsonNumber(double value);
 template <typename Values>
 Json JsonArray(const Values& values) {
   Json array = Json::array();
+  array.get_ref<Json::array_t&>().reserve(static_cast<size_t>(values.size()));
   for (const auto value : values) array.push_back(JsonNumber(value));
   return array;
 }
 
+// An empty object with room for so many keys. One without room copies all it has, values too, when it grows.
+Json JsonObject(size_t keys);
 // Sets a key that the object does not have yet, without looking for it: objects are searched key by key.
 void AddKey(Json* object, std::string key, Json value);
 

@@ -5,6 +5,7 @@
 #include "server/export/checks.h"
 #include "server/export/formats.h"
 #include "server/export/json_text.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -22,6 +23,8 @@ class MxnetExporter final : public Exporter {
     return absl::StrCat(layer, "_output");
   }
 
+  uint64_t TensorMemory(const ExportTensor& tensor) const override { return kTensorBytes + JsonNameBytes(tensor.name); }
+
  private:
   absl::Status Check(const ExportTensor& tensor) override {
     if (absl::Status status = CheckPerTensor(tensor); !status.ok()) return status;
@@ -29,7 +32,7 @@ class MxnetExporter final : public Exporter {
   }
 
   absl::StatusOr<ExportedFile> Write(absl::Span<const ExportTensor> tensors) override {
-    Json file = Json::object();
+    Json file = JsonObject(tensors.size());
     for (const ExportTensor& tensor : tensors) {
       const v1::LayerQParams& qparams = tensor.qparams;
       AddKey(

@@ -10,6 +10,7 @@
 #include "server/export/formats.h"
 #include "server/export/ncnn_table.h"
 #include "server/export/number_text.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -38,6 +39,12 @@ class NcnnExporter final : public Exporter {
   }
 
   uint64_t InputMemory(absl::string_view input) const override { return NcnnTable::MemoryOf(input); }
+
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    // A row: its numbers, which grow, and the line; or lines, lines joined and the file. Two tables have names as keys.
+    constexpr uint64_t kChannel = (kTextGrowth + 1) * (1 + kFloatText);
+    return kTensorBytes + 10 * tensor.name.size() + kChannel * ChannelsOf(tensor);
+  }
 
   absl::Status Begin(const v1::ExportOptions&, std::string input) override {
     absl::StatusOr<NcnnTable> table = NcnnTable::Parse(input);

@@ -8,6 +8,7 @@
 #include "server/export/onnx_conventions.h"
 #include "server/export/qdq/model_memory.h"
 #include "server/export/qdq/qdq_model.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -21,6 +22,12 @@ class OnnxQdqExporter final : public Exporter {
   }
 
   uint64_t InputMemory(absl::string_view input) const override { return input.size() + ModelMemory(input); }
+
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    // Another copy of the qparams; two nodes and two constants, in the parsed model and in the file, with nine names.
+    constexpr uint64_t kTensor = kTensorBytes + 8192, kChannel = 64;
+    return kTensor + 60 * tensor.name.size() + tensor.qparams.SpaceUsedLong() + kChannel * ChannelsOf(tensor);
+  }
 
   absl::Status Begin(const v1::ExportOptions& options, std::string input) override {
     model_ = std::move(input);

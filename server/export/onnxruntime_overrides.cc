@@ -5,6 +5,7 @@
 #include "server/export/formats.h"
 #include "server/export/json_text.h"
 #include "server/export/onnx_conventions.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -13,6 +14,13 @@ class OnnxruntimeOverridesExporter final : public Exporter {
  public:
   ExportConventions conventions() const override { return OnnxConventions(); }
 
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    // Four lines a channel.
+    constexpr uint64_t kText = 48 + kFloatText + kZeroPointText;
+    constexpr uint64_t kChannel = kJsonGrownElement + JsonObjectBytes(2) + kTextGrowth * kText;
+    return kTensorBytes + JsonNameBytes(tensor.name) + kChannel * ChannelsOf(tensor);
+  }
+
  private:
   absl::Status Check(const ExportTensor& tensor) override {
     if (absl::Status status = CheckChannelAxis(tensor); !status.ok()) return status;
@@ -20,7 +28,7 @@ class OnnxruntimeOverridesExporter final : public Exporter {
   }
 
   absl::StatusOr<ExportedFile> Write(absl::Span<const ExportTensor> tensors) override {
-    Json file = Json::object();
+    Json file = JsonObject(tensors.size());
     for (const ExportTensor& tensor : tensors) {
       const v1::LayerQParams& qparams = tensor.qparams;
       Json channels = Json::array();

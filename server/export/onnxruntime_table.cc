@@ -8,6 +8,7 @@
 #include "server/export/checks.h"
 #include "server/export/formats.h"
 #include "server/export/number_text.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -24,6 +25,11 @@ class OnnxruntimeTableExporter final : public Exporter {
   ExportConventions conventions() const override {
     const QuantSpec int8 = {.preset = QuantPreset::kTensorrt};
     return {.activations = int8, .weights = int8};
+  }
+
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    // The buffer grows by half; its bytes are copied into the file.
+    return kTensorBytes + 4 * tensor.name.size();
   }
 
  private:

@@ -18,6 +18,7 @@
 #include "server/export/formats.h"
 #include "server/export/json_text.h"
 #include "server/export/safetensors_config.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -50,7 +51,8 @@ void AppendLittleEndian(Unsigned value, std::string* bytes) {
 
 // The header, padded so that the data begin at a multiple of 8, and the data, one tensor behind the other.
 std::string FileText(const std::string& config, const std::vector<std::pair<std::string, Entry>>& entries) {
-  Json header = {{"__metadata__", {{"format", "pt"}, {"quantization_config", config}}}};
+  Json header = JsonObject(entries.size() + 1);
+  AddKey(&header, "__metadata__", {{"format", "pt"}, {"quantization_config", config}});
   std::string data;
   for (const auto& [name, entry] : entries) {
     const size_t begin = data.size();
@@ -85,6 +87,14 @@ class SafetensorsExporter final : public Exporter {
     if (std::isfinite(least_kv_scale_) && least_kv_scale_ >= 0) return absl::OkStatus();
     return InvalidField("safetensors.least_kv_scale",
                         absl::StrCat(least_kv_scale_, " is no scale; give a number from 0 on"));
+  }
+
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    // A scale and a zero point: in an entry that grows, and behind one another in a text that grows or in two.
+    constexpr uint64_t kBytes = sizeof(float) + 1;
+    constexpr uint64_t kChannel = 2 * kTextGrowth * kBytes;
+    // The name and its zero point's: in lists, in the header, and in its text that is copied into the file.
+    return 3 * kTensorBytes + 4 * JsonNameBytes(tensor.name) + kChannel * ChannelsOf(tensor);
   }
 
  private:

@@ -16,6 +16,7 @@
 #include "proto/codec/error.h"
 #include "server/export/checks.h"
 #include "server/export/formats.h"
+#include "server/export/writing_memory.h"
 
 namespace calib::server {
 namespace {
@@ -63,6 +64,10 @@ class TensorrtCacheExporter final : public Exporter {
     }
     header_ = absl::StrCat("TRT-", *version, "-", algorithm, "\n");
     return absl::OkStatus();
+  }
+
+  uint64_t TensorMemory(const ExportTensor& tensor) const override {
+    return kTensorBytes + kTextGrowth * tensor.name.size();
   }
 
  private:

@@ -96,10 +96,10 @@ absl::Status ExportFileMaker::TryAdd(const std::string& layer, bool is_weight) {
     return InvalidField("name", absl::StrCat("layers ", Quoted(other->second), " and ", Quoted(layer),
                                              " would both be called ", Quoted(name), ": give one another name"));
   }
-  if (absl::Status status = memory_->Add(tensor.qparams.SpaceUsedLong() + 2 * name.size()); !status.ok()) {
-    return status;
-  }
+  const uint64_t bytes = tensor.qparams.SpaceUsedLong() + 2 * name.size() + query_.exporter->TensorMemory(tensor);
   if (absl::Status status = query_.exporter->Add(std::move(tensor)); !status.ok()) return status;
+  // Before Finish takes them.
+  if (absl::Status status = memory_->Add(bytes); !status.ok()) return status;
   layers_.emplace(name, layer);
   return absl::OkStatus();
 }
@@ -117,7 +117,7 @@ absl::StatusOr<ExportFile> ExportFileMaker::Finish() {
   query_.exporter.reset();
   memory_->Drop();
   if (!file.ok()) return file.status();
-  if (absl::Status status = memory_->Add(file->bytes.size()); !status.ok()) return status;
+  if (absl::Status status = memory_->Add(file->bytes.capacity()); !status.ok()) return status;
   for (const OmittedTensor& tensor : file->omitted) {
     const auto layer = layers_.find(tensor.name);
     omitted_.push_back(Omitted(layer->second, tensor.reason));

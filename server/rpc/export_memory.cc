@@ -20,7 +20,9 @@ absl::Status ExportMemory::Add(uint64_t bytes) {
   const int64_t held = counters_->export_file_bytes.fetch_add(signed_bytes);
   if (static_cast<uint64_t>(held + signed_bytes) > limits_.max_bytes) {
     counters_->export_file_bytes -= signed_bytes;
-    return LimitExceeded(absl::StrCat("exports under way would hold ", held + signed_bytes, " bytes"),
+    return LimitExceeded(absl::StrCat("exports under way would hold ", held + signed_bytes,
+                                      " bytes or more while they are made; export fewer layers at a time, or raise "
+                                      "the limit"),
                          "--max-export-bytes", limits_.max_bytes);
   }
   bytes_ += bytes;

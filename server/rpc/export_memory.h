@@ -11,7 +11,7 @@ namespace calib::server {
 // What Export calls may hold.
 struct ExportLimits {
   uint64_t max_input_bytes = 256ull << 20;  // --max-export-input-bytes, of one call
-  // --max-export-bytes, of all calls: inputs, parameters and files, and what is made of an input meanwhile.
+  // --max-export-bytes, of all calls: inputs, parameters and files, and what is made meanwhile.
   uint64_t max_bytes = 2ull << 30;
 };
 

@@ -12,87 +12,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "tests/rpc/rpc_fixture.h"
+#include "tests/rpc/export_fixture.h"
 
 namespace calib::server {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-constexpr size_t kMiB = 1 << 20;
-
-v1::ExportRequest OptionsRequest(const v1::ExportOptions& options) {
-  v1::ExportRequest request;
-  *request.mutable_options() = options;
-  return request;
-}
-
-v1::ExportRequest InputRequest(std::string input) {
-  v1::ExportRequest request;
-  request.set_input(std::move(input));
-  return request;
-}
-
-v1::ExportOptions OptionsOf(v1::ExportFormat format, const std::string& session = "s") {
-  v1::ExportOptions options;
-  options.set_session(session);
-  options.set_format(format);
-  return options;
-}
-
-class ExportRpcTest : public RpcTest {
- protected:
-  ExportRpcTest() : RpcTest(Options()) {}
-  static test::InProcessServerOptions Options() {
-    test::InProcessServerOptions options;
-    options.engine.limits.max_streams = 4;
-    options.grpc.export_limits = {.max_input_bytes = 2 * kMiB, .max_bytes = 8 * kMiB};
-    return options;
-  }
-
-  // A call's whole answer.
-  struct Answer {
-    grpc::Status status;
-    v1::ExportSummary summary;
-    size_t summary_messages = 0;
-    std::string file;
-    size_t largest_chunk = 0;
-  };
-  Answer Send(const std::vector<v1::ExportRequest>& requests) {
-    const std::unique_ptr<grpc::ClientContext> context = TestContext();
-    const auto stream = stub_->Export(context.get());
-    for (const v1::ExportRequest& request : requests) {
-      if (!stream->Write(request)) break;
-    }
-    stream->WritesDone();
-    Answer answer;
-    v1::ExportResponse response;
-    while (stream->Read(&response)) {
-      if (response.has_summary()) {
-        EXPECT_EQ(answer.file, "") << "a summary after the file began";
-        ++answer.summary_messages;
-        answer.summary.MergeFrom(response.summary());
-      } else {
-        answer.file += response.chunk();
-        answer.largest_chunk = std::max(answer.largest_chunk, response.chunk().size());
-      }
-    }
-    answer.status = stream->Finish();
-    return answer;
-  }
-  Answer Export(const v1::ExportOptions& options) { return Send({OptionsRequest(options)}); }
-  grpc::Status Refusal(const v1::ExportOptions& options) {
-    const Answer answer = Export(options);
-    EXPECT_EQ(answer.summary_messages, 0u);
-    EXPECT_EQ(answer.file, "");
-    return answer.status;
-  }
-  void ExpectNothingHeld() {
-    EXPECT_TRUE(Eventually([this] { return server_.engine().counters().streams == 0; }));
-    EXPECT_TRUE(Eventually([this] { return server_.engine().counters().export_file_bytes == 0; }));
-  }
-};
 
 TEST_F(ExportRpcTest, AFileOfTheSession) {
   Push("s", {"b", "range/a"}, {-1, 0.5});
@@ -256,51 +182,7 @@ TEST_F(ExportRpcTest, MalformedStreams) {
   ExpectNothingHeld();
 }
 
-TEST_F(ExportRpcTest, InputsAndFilesAreBounded) {
-  Push("s", {"a"}, {1, 2});
-  const v1::ExportRequest ncnn = OptionsRequest(OptionsOf(v1::EXPORT_FORMAT_NCNN));
-  const v1::ExportRequest chunk = InputRequest(std::string(kMiB, ' '));
-  grpc::Status status = Send({ncnn, chunk, chunk, InputRequest("x")}).status;
-  EXPECT_REASON(status, LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("--max-export-input-bytes"));
-  ExpectNothingHeld();
-
-  // Two inputs that wait leave no room to work on a third.
-  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
-  std::vector<std::unique_ptr<grpc::ClientReaderWriter<v1::ExportRequest, v1::ExportResponse>>> waiting;
-  for (int i = 0; i < 2; ++i) {
-    contexts.push_back(TestContext());
-    waiting.push_back(stub_->Export(contexts.back().get()));
-    for (const v1::ExportRequest& request : {ncnn, chunk, chunk}) ASSERT_TRUE(waiting.back()->Write(request));
-  }
-  ASSERT_TRUE(Eventually([this] { return server_.engine().counters().export_file_bytes == 4 * kMiB; }));
-  status = Send({ncnn, chunk, chunk}).status;
-  EXPECT_REASON(status, LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("--max-export-bytes"));
-  EXPECT_EQ(server_.engine().counters().export_file_bytes, int64_t{4 * kMiB});
-  for (const auto& context : contexts) context->TryCancel();
-  for (const auto& stream : waiting) EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  ExpectNothingHeld();
-}
-
-TEST_F(ExportRpcTest, WhatReadingAnInputTakesIsBounded) {
-  Push("s", {"a"}, {1, 2});
-  // A model of 50000 empty nodes, 100 KB, of which the parser makes 8 MB.
-  std::string model("\x3a\xa0\x8d\x06", 4);
-  for (int i = 0; i < 50000; ++i) model += std::string("\x0a\0", 2);
-  grpc::Status status = Send({OptionsRequest(OptionsOf(v1::EXPORT_FORMAT_ONNX_QDQ)), InputRequest(model)}).status;
-  EXPECT_REASON(status, LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("--max-export-bytes"));
-  // A table of 50000 comments.
-  std::string table;
-  for (int i = 0; i < 50000; ++i) table += "#\n";
-  status = Send({OptionsRequest(OptionsOf(v1::EXPORT_FORMAT_NCNN)), InputRequest(table)}).status;
-  EXPECT_REASON(status, LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("--max-export-bytes"));
-  ExpectNothingHeld();
-}
-
-TEST_F(ExportRpcTest, ManyLayersTakeManyMessages) {
+TEST_F(LargeExportRpcTest, ManyLayersTakeManyMessages) {
   const std::string prefix(500, 'x');
   std::vector<std::string> layers;
   for (int i = 0; i < 2500; ++i) layers.push_back(absl::StrCat(prefix, 10000 + i));
@@ -315,21 +197,7 @@ TEST_F(ExportRpcTest, ManyLayersTakeManyMessages) {
   ExpectNothingHeld();
 }
 
-TEST_F(ExportRpcTest, StreamsAreCounted) {
-  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
-  std::vector<std::unique_ptr<grpc::ClientReaderWriter<v1::ExportRequest, v1::ExportResponse>>> open;
-  for (int i = 0; i < 4; ++i) {
-    contexts.push_back(TestContext());
-    open.push_back(stub_->Export(contexts.back().get()));
-  }
-  ASSERT_TRUE(Eventually([this] { return server_.engine().counters().streams == 4; }));
-  EXPECT_REASON(Refusal(OptionsOf(v1::EXPORT_FORMAT_JSON)), LIMIT_EXCEEDED, RESOURCE_EXHAUSTED);
-  for (const auto& context : contexts) context->TryCancel();
-  for (const auto& stream : open) EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  ExpectNothingHeld();
-}
-
-TEST_F(ExportRpcTest, AFileGivenUpLeavesNothing) {
+TEST_F(LargeExportRpcTest, AFileGivenUpLeavesNothing) {
   const std::string prefix(500, 'x');
   std::vector<std::string> layers;
   for (int i = 0; i < 2500; ++i) layers.push_back(absl::StrCat(prefix, i));
@@ -348,7 +216,7 @@ TEST_F(ExportRpcTest, AFileGivenUpLeavesNothing) {
   ExpectNothingHeld();
 }
 
-TEST_F(ExportRpcTest, ADrainEndsExportsThatWaitForTheirClient) {
+TEST_F(LargeExportRpcTest, ADrainEndsExportsThatWaitForTheirClient) {
   const std::string prefix(500, 'x');
   std::vector<std::string> layers;
   for (int i = 0; i < 2500; ++i) layers.push_back(absl::StrCat(prefix, i));
