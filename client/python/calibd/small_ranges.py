@@ -41,11 +41,8 @@ def observe_small(tensors: Sequence[Any]) -> List[Optional[TensorStatistics]]:
         statistics = TensorStatistics.__new__(TensorStatistics)
         row = slice(i, i + 1)
         statistics.count, statistics.min, statistics.max = count[row], least[row], greatest[row]
-        statistics.nan, statistics.positive_infinity, statistics.negative_infinity = (
-            nan[row],
-            positive[row],
-            negative[row],
-        )
+        statistics.nan = nan[row]
+        statistics.positive_infinity, statistics.negative_infinity = positive[row], negative[row]
         statistics.histogram = None
         observed.append(statistics)
     return observed
