@@ -32,6 +32,14 @@ def test_each_is_what_it_is_alone():
     assert observe_small([]) == []
 
 
+def test_what_is_merged_into_one_stays_there():
+    first, second = observe_small([np.float32([1, 2]), np.float32([3])])
+    assert first is not None and second is not None
+    first.merge(observe(np.array([np.nan, np.inf, np.inf, 5], np.float32), Observer("minmax")))
+    assert (first.nan, first.positive_infinity, first.negative_infinity, first.count) == (1, 2, 0, 3)
+    assert second == observe(np.array([3], np.float32), Observer("minmax"))
+
+
 def test_what_is_not_small():
     for tensor in (np.ones(2), np.ones(2, ">f4"), np.ones(0, np.float32), np.ones(5000, np.float32), [1.0]):
         assert not is_small(tensor)

@@ -32,7 +32,7 @@ def observe_small(tensors: Sequence[Any]) -> List[Optional[TensorStatistics]]:
     least = from_ordered(np.minimum.reduceat(ordered, firsts).astype(np.int64))
     greatest = from_ordered(np.maximum.reduceat(ordered, firsts).astype(np.int64))
     count = sizes.astype(np.uint64)
-    none = np.zeros(len(flat), np.uint64)
+    nan, positive, negative = np.zeros((3, len(flat)), np.uint64)  # not one for all: merging adds to each in place
     observed: List[Optional[TensorStatistics]] = []
     for i, is_finite in enumerate(finite.tolist()):
         if not is_finite:
@@ -41,7 +41,8 @@ def observe_small(tensors: Sequence[Any]) -> List[Optional[TensorStatistics]]:
         statistics = TensorStatistics.__new__(TensorStatistics)
         row = slice(i, i + 1)
         statistics.count, statistics.min, statistics.max = count[row], least[row], greatest[row]
-        statistics.nan = statistics.positive_infinity = statistics.negative_infinity = none[row]
+        statistics.nan = nan[row]
+        statistics.positive_infinity, statistics.negative_infinity = positive[row], negative[row]
         statistics.histogram = None
         observed.append(statistics)
     return observed

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import sys
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -98,6 +102,123 @@ def test_small_and_large_tensors_add_up_on_the_host(dtype, observer):
             if seen in (len(parts) // 2, len(parts)):
                 expected = reference(torch.cat(parts[:seen]), collects)
                 assert_same(kernels.collect([counter], 7)[0], expected)
+
+
+def part_of_interrupted(value, size, dtype):
+    """Elements that tell of themselves how many of them were counted."""
+    part = torch.full((size,), float(value))
+    part.view(torch.int32)[::50] = 0x7F800001  # NaN, of whose upper half alone the table says infinity
+    return part.to(dtype)
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt before the instruction of host_counter.py that has this number; a context manager."""
+
+    def __init__(self, instruction):
+        self.left = instruction
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, kind, *_):
+        sys.settrace(self._before)
+        return kind is KeyboardInterrupt
+
+    def _trace(self, frame, event, _):
+        if not frame.f_code.co_filename.endswith("host_counter.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self._trace
+
+
+@pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
+def test_an_interrupt_counts_nothing_twice(dtype):
+    """Whatever instruction it comes before, what was counted is whole parts, once each."""
+    type_ = sample_tensors.DTYPES[dtype]
+    sizes = [100, *[13_000] * 5, 13_001, 1 << 16, 20_000, 3, 65_000]
+    parts = [part_of_interrupted((-2) ** place, size, type_) for place, size in enumerate(sizes)]
+    alone = [reference(part, Observer()) for part in parts]
+    keys = [int(one.histogram.dense()[0].argmax()) for one in alone]
+    instruction, interrupted = 0, True
+    while interrupted:
+        instruction += 1
+        counter = kernels.make_counter(parts[0], Observer())
+        for part in parts[:6]:
+            counter.add(part)
+        interrupt = Interrupt(instruction)
+        with interrupt:
+            counter.add(parts[6])  # the five before it are counted
+            counter.add(torch.cat(parts[7:9]))  # of two blocks
+            counter.statistics(7)  # the seventh is counted
+        interrupted = interrupt.left <= 0
+        for part in parts[9:]:
+            counter.add(part)
+        found = counter.statistics(7)
+        times = found.histogram.dense()[0, keys] / np.concatenate([one.count for one in alone])
+        assert set(times.tolist()) <= {0, 1} and times[[0, 9, 10]].all(), (instruction, times)
+        expected = alone[0].copy()
+        for place in np.flatnonzero(times)[1:]:
+            expected.merge(alone[place])
+        assert_same(found, expected)
+    assert instruction > 100 and times.all()
+
+
+def test_a_counter_of_ranges_takes_little_memory():
+    tensor = torch.ones(10)
+    kernels.observe(tensor, OBSERVERS["minmax"])
+    tracemalloc.start()
+    try:
+        counters = [kernels.make_counter(tensor, OBSERVERS["minmax"]) for _ in range(20)]
+        for counter in counters * 3:
+            counter.add(tensor)
+        assert tracemalloc.get_traced_memory()[0] < 20 * 40_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
+def test_a_negative_view_counts_as_its_values(dtype, observer):
+    """Of conjugates PyTorch keeps imaginary parts with a bit that says that all are to be negated."""
+    positive = sample_tensors.strided(sample_tensors.DTYPES[dtype])["contiguous"].abs()
+    for tensor in (positive, positive.transpose(0, 1), positive[:, 1], positive[1:, ::2]):
+        for count in (kernels.observe, on_device):
+            found = count(torch._neg_view(tensor), OBSERVERS[observer])
+            assert_same(found, reference(tensor.neg(), OBSERVERS[observer]))
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("dtype", sample_tensors.DTYPES)
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_default_dtype_changes_nothing(default, dtype, observer):
+    tensor = sample_tensors.strided(sample_tensors.DTYPES[dtype])["edges"]
+    expected = reference(tensor, OBSERVERS[observer])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        found = [count(tensor, OBSERVERS[observer]) for count in (kernels.observe, on_device)]
+    finally:
+        torch.set_default_dtype(before)
+    for statistics in found:
+        assert_same(statistics, expected)
+
+
+@pytest.mark.skipif(not hasattr(torch, "set_default_device"), reason="this PyTorch has no default device")
+def test_the_default_device_changes_nothing():
+    tensor = sample_tensors.strided(torch.float32)["edges"]
+
+    def count():
+        torch.set_default_device("meta")  # of this thread, which has counted nothing before
+        return kernels.observe(tensor, Observer())
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        assert_same(thread.submit(count).result(60), reference(tensor, Observer()))
 
 
 @pytest.mark.parametrize("observer", OBSERVERS)

@@ -20,17 +20,19 @@ def row_parts(tensor: torch.Tensor, channel_axis: Optional[int]) -> Iterator[tor
     if tensor.numel() == 0:
         return
     channels = 1 if channel_axis is None else tensor.shape[channel_axis]
+    tensor = tensor.resolve_neg()
     rows = (tensor if channel_axis is None else tensor.movedim(channel_axis, 0)).reshape(channels, -1)
     for part in rows.split(max(1, _PART // channels), dim=1):
-        yield part.contiguous()
+        # contiguous() keeps any stride of a dimension of one element, which view() of another dtype refuses.
+        yield part.contiguous().as_strided(part.shape, (part.shape[1], 1))
 
 
 class DeviceExtremes:
     """Least and greatest finite float32 value of each channel, on the device."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        self._least = torch.full((channels,), math.inf, device=device)
-        self._greatest = torch.full((channels,), -math.inf, device=device)
+        self._least = torch.full((channels,), math.inf, dtype=torch.float32, device=device)
+        self._greatest = torch.full((channels,), -math.inf, dtype=torch.float32, device=device)
 
     def add(self, rows: torch.Tensor) -> None:
         """Widens them to float32[channels, elements]."""

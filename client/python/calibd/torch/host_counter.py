@@ -19,7 +19,7 @@ from calibd.statistics import TensorStatistics
 from calibd.torch import patterns
 
 _BLOCK = 1 << 16  # elements that are read several times while they are in the cache
-_SMALL = _BLOCK // 4  # tensors of up to so many elements are brought together
+_BLOCK_OF_RANGES = _BLOCK // 8  # room for small tensors where there is no table, which would dwarf it
 _UPPER = 1 if sys.byteorder == "little" else 0
 
 
@@ -28,7 +28,11 @@ class HostCounter:
 
     Every element counts, of any shape and strides. Works on bits alone, so that it counts subnormal numbers also in
     threads that flush them to zero. Takes up to 768 KiB: a table of half a megabyte, of which memory for patterns that
-    never come is never touched, and room for small tensors once one comes that is not the first.
+    never come is never touched, and room for small tensors once one comes that is not the first. Of float32 without a
+    histogram it has no table and takes up to 32 KiB.
+
+    An exception that a signal handler raises in the middle of a call can lose tensors that were not counted before it.
+    None counts twice, and the statistics agree with one another.
     """
 
     def __init__(self, dtype: torch.dtype, histogram: bool) -> None:
@@ -41,14 +45,16 @@ class HostCounter:
             with torch.inference_mode(False):  # it is added to later, too
                 self._counts = torch.from_numpy(self._table)
         self._run = NOTHING._replace(lossless=histogram)  # of float32
+        self._next_run = self._run  # another one only while it is added to the table
         self._begun = False
+        self._room = _BLOCK if self._counts is not None else _BLOCK_OF_RANGES
         self._waiting: Optional[Words] = None
         self._waiting_words = 0
 
     def add(self, tensor: torch.Tensor) -> None:
         """Counts all elements."""
         words = words_of(tensor)
-        if self._begun and len(words) <= _SMALL:
+        if self._begun and len(words) <= self._room // 4:
             self._keep(words)
             return
         self._begun = True  # a counter of a single tensor needs no room for others
@@ -57,37 +63,52 @@ class HostCounter:
 
     def _keep(self, words: Words) -> None:
         if self._waiting is None:
-            self._waiting = np.empty(_BLOCK, words.dtype)
+            self._waiting = np.empty(self._room, words.dtype)
+        if self._waiting_words + len(words) > self._room:
+            self._count_waiting()
         end = self._waiting_words + len(words)
-        if end > _BLOCK:
-            self._count(self._waiting[: self._waiting_words])
-            end = len(words)
         self._waiting[end - len(words) : end] = words
         self._waiting_words = end
 
+    def _count_waiting(self) -> None:
+        if self._waiting is None or not self._waiting_words:
+            return
+        words = self._waiting[: self._waiting_words]
+        self._waiting_words = 0  # before they are counted: an interrupt must not leave them to be counted again
+        self._count(words)
+
     def _count(self, words: Words) -> None:
         """REQUIRES: 1 to _BLOCK words."""
+        if self._counts is None:
+            self._run = observe_run(words, FLOAT32, self._run)
+            return
         keys = words
         if self._dtype is torch.float32:
-            self._run = observe_run(words, FLOAT32, self._run)
+            self._settle()
+            self._next_run = observe_run(words, FLOAT32, self._run)
             keys = words.view(np.uint16)[_UPPER::2]
-        if self._counts is None:
-            return
         index, index_array, ones = _SCRATCH.get()
         if len(keys) < _BLOCK:
             index, index_array, ones = index[: len(keys)], index_array[: len(keys)], ones[: len(keys)]
         np.copyto(index_array, keys)
         self._counts.scatter_add_(0, index, ones)
+        self._run = self._next_run
+
+    def _settle(self) -> None:
+        """Makes the run that of what the table holds, where an interrupt left open whether it was added to."""
+        if self._next_run is not self._run and self._table.sum() == sum(self._next_run[:4]):
+            self._run = self._next_run
+        self._next_run = self._run
 
     def statistics(self, mantissa_bits: int) -> TensorStatistics:
         """What was counted, as one channel."""
-        if self._waiting is not None and self._waiting_words:
-            self._count(self._waiting[: self._waiting_words])
-            self._waiting_words = 0
+        self._count_waiting()
         bits = mantissa_bits if self._histogram else None
         if self._dtype is not torch.float32:
             of = patterns.float16_statistics if self._dtype is torch.float16 else patterns.bfloat16_statistics
             return of(self._table[np.newaxis], bits)
+        if bits is not None:
+            self._settle()
         statistics = statistics_of(np.array([self._run], np.int64), bits)
         if bits is not None:
             statistics.histogram = patterns.histogram(self._table[np.newaxis], self._run.lossless, bits)
@@ -98,6 +119,7 @@ def words_of(tensor: torch.Tensor) -> Words:
     """The bits of all elements, one-dimensional and contiguous, in whatever order needs no copy, if one does."""
     if tensor.requires_grad:
         tensor = tensor.detach()
+    tensor = tensor.resolve_neg()
     if not tensor.is_contiguous():
         dense = tensor.permute(sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis)))
         tensor = dense if dense.is_contiguous() else tensor.contiguous()
@@ -111,7 +133,7 @@ def words_of(tensor: torch.Tensor) -> Words:
 class _Buffers(NamedTuple):
     index: torch.Tensor  # room for a block's indices
     index_array: npt.NDArray[np.int64]  # the same memory
-    ones: torch.Tensor  # one number, as often as there are indices
+    ones: torch.Tensor  # in full: scatter_add_ takes longer with one number expanded
 
 
 class _Scratch(threading.local):
@@ -121,8 +143,9 @@ class _Scratch(threading.local):
         """Of this thread."""
         if self.buffers is None:
             with torch.inference_mode(False):
-                index = torch.empty(_BLOCK, dtype=torch.int64)
-                self.buffers = _Buffers(index, index.numpy(), torch.ones(1, dtype=torch.int64).expand(_BLOCK))
+                index = torch.empty(_BLOCK, dtype=torch.int64, device="cpu")
+                ones = torch.ones(_BLOCK, dtype=torch.int64, device="cpu")
+                self.buffers = _Buffers(index, index.numpy(), ones)
         return self.buffers
 
 

@@ -112,7 +112,7 @@ def observe_on_host(tensor: torch.Tensor, observer: Observer, mantissa_bits: int
 
 def host_array(tensor: torch.Tensor) -> Tuple[npt.NDArray[Any], Optional[str]]:
     """The elements as calibd.observe takes them: an array and its `dtype`. The same memory if that is the host's."""
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().resolve_neg().cpu()
     if tensor.dtype is torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(np.uint16), "bfloat16"
     return tensor.numpy(), None
