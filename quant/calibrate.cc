@@ -175,7 +175,7 @@ CalibrateError CheckCalibrate(const LayerStatistics& statistics, const MethodSpe
 }
 
 absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method,
-                                       const QuantSpec& spec) {
+                                       const QuantSpec& spec, const std::function<bool()>& abandoned) {
   const CalibrateError error = CheckCalibrate(statistics, method, spec);
   if (error != CalibrateError::kNone) return ErrorStatus(error, statistics, method, spec);
   if (statistics.config().kind == ObserverKind::kPassive) return PassiveParams(statistics, spec);
@@ -192,6 +192,7 @@ absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const 
   result.rules = *ResolveSpec(result.spec);
   if (spec.granularity == QuantGranularity::kPerChannel || statistics.channels().size() == 1) {
     for (const ChannelStatistics& channel : statistics.channels()) {
+      if (abandoned && abandoned()) return absl::CancelledError("the parameters are not wanted any more");
       AddData(DataOf(channel), method, result.spec, &result);
     }
     return result;

@@ -1,6 +1,7 @@
 #ifndef CALIB_QUANT_CALIBRATE_H_
 #define CALIB_QUANT_CALIBRATE_H_
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -33,9 +34,10 @@ struct LayerQParams {
 //
 // INVALID_ARGUMENT: a malformed method or spec. FAILED_PRECONDITION: no finite value in the layer, or none that it
 // could learn from; a method that needs a histogram where there is none; per-channel parameters of a layer observed per
-// tensor. CheckCalibrate tells them apart. OUT_OF_RANGE: the channels' counts add up to 2^64 or more.
+// tensor. CheckCalibrate tells them apart. OUT_OF_RANGE: the channels' counts add up to 2^64 or more. CANCELLED:
+// `abandoned`, which is asked before each channel, said so.
 absl::StatusOr<LayerQParams> Calibrate(const LayerStatistics& statistics, const MethodSpec& method,
-                                       const QuantSpec& spec);
+                                       const QuantSpec& spec, const std::function<bool()>& abandoned = {});
 
 // The parameters that Calibrate gives for method minmax, without the rest; none where it would fail. Cheap:
 // O(channels).

@@ -75,6 +75,11 @@ void ExportOptions::AddWeights(CLI::App* command) {
   command->add_option("--weight-dtype", weight_type_, "Type of weights; as the format has it without this")
       ->check(TypeValidator())
       ->type_name("TYPE");
+  command
+      ->add_option("--weight-granularity", weight_granularity_,
+                   "per-tensor: one scale a weight; per-channel: one a channel. As the format has it without this")
+      ->check(CLI::IsMember({"per-tensor", "per-channel"}).description(""))
+      ->type_name("G");
   command->add_option("--weight-method", weight_method_, "How the ranges of weights are chosen")
       ->check(MethodValidator())
       ->default_str("minmax")
@@ -121,6 +126,10 @@ absl::StatusOr<v1::ExportOptions> ExportOptions::Request() const {
   quantize_.FillGiven(&request);
   if (!weight_type_.empty()) {
     request.mutable_weight_spec()->set_type(EncodeQuantSpec({.type = ParseQuantType(weight_type_).value()}).type());
+  }
+  if (!weight_granularity_.empty()) {
+    request.mutable_weight_spec()->set_granularity(
+        weight_granularity_ == "per-tensor" ? v1::QUANT_GRANULARITY_PER_TENSOR : v1::QUANT_GRANULARITY_PER_CHANNEL);
   }
   if (!weight_method_.empty()) {
     *request.mutable_weight_method() = EncodeMethodSpec({.method = ParseMethod(weight_method_).value()});

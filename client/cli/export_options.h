@@ -34,6 +34,7 @@ class ExportOptions {
   std::vector<std::string> renames_;  // LAYER=NAME
   std::string names_path_;
   std::string weight_type_;
+  std::string weight_granularity_;
   std::string weight_method_;
   QuantizeOptions quantize_;
 };

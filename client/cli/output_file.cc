@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -22,19 +23,33 @@ std::string FolderOf(const std::string& path) {
   return slash == std::string::npos ? "." : path.substr(0, slash + 1);
 }
 
+// What is replaced: not a link, but what it leads to.
+absl::StatusOr<std::string> TargetOf(const std::string& path) {
+  const std::unique_ptr<char, decltype(&free)> target(realpath(path.c_str(), nullptr), &free);
+  if (target == nullptr) return absl::ErrnoToStatus(errno, path);
+  return std::string(target.get());
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& path, bool overwrite) {
   if (path == "-") return std::unique_ptr<OutputFile>(new OutputFile(path, "", STDOUT_FILENO, overwrite));
   struct stat found;
-  if (stat(path.c_str(), &found) == 0) {
+  const bool exists = stat(path.c_str(), &found) == 0;
+  std::string place = path;
+  if (exists) {
     if (!S_ISREG(found.st_mode)) return absl::FailedPreconditionError(absl::StrCat(path, ": is not a plain file"));
     if (!overwrite) return ExistsError(path);
+    absl::StatusOr<std::string> target = TargetOf(path);
+    if (!target.ok()) return target.status();
+    place = *std::move(target);
   }
-  std::string temporary_path = absl::StrCat(path, ".part-", getpid(), "-", absl::GetCurrentTimeNanos());
+  std::string temporary_path = absl::StrCat(place, ".part-", getpid(), "-", absl::GetCurrentTimeNanos());
   const int file = open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file < 0) return absl::ErrnoToStatus(errno, temporary_path);
-  return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary_path), file, overwrite));
+  std::unique_ptr<OutputFile> output(new OutputFile(place, std::move(temporary_path), file, overwrite));
+  if (exists && fchmod(file, found.st_mode & 0777) != 0) return output->Error();
+  return output;
 }
 
 OutputFile::~OutputFile() {

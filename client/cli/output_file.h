@@ -14,7 +14,8 @@ namespace calib::cli {
 // Errors begin with the path. Not thread-safe.
 class OutputFile {
  public:
-  // ALREADY_EXISTS: there is a file, and `overwrite` is false. FAILED_PRECONDITION: what is there is no plain file.
+  // Of a file that is replaced, the permissions stay, and links that lead to it. ALREADY_EXISTS: there is a file, and
+  // `overwrite` is false. FAILED_PRECONDITION: what is there is no plain file.
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path, bool overwrite);
   // Removes what was written, unless it was committed.
   ~OutputFile();

@@ -15,7 +15,8 @@ absl::Status Exporter::Add(ExportTensor tensor) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ExportedFile> Exporter::Finish() {
+absl::StatusOr<ExportedFile> Exporter::Finish(const std::function<bool()>& abandoned) {
+  abandoned_ = abandoned;
   std::sort(tensors_.begin(), tensors_.end(),
             [](const ExportTensor& a, const ExportTensor& b) { return a.name < b.name; });
   return Write(tensors_);

@@ -2,6 +2,7 @@
 #define CALIB_SERVER_EXPORT_EXPORTER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -71,17 +72,20 @@ class Exporter {
   // NOT_EXPORTABLE: the format can't hold it; the message says why and what to do, and the file is made without it.
   // REQUIRES: no tensor before had this name.
   absl::Status Add(ExportTensor tensor);
-  // EXPORT_INPUT_INVALID, NOT_EXPORTABLE.
-  absl::StatusOr<ExportedFile> Finish();
+  // EXPORT_INPUT_INVALID, NOT_EXPORTABLE. CANCELLED: `abandoned`, which long work asks now and then, said so.
+  absl::StatusOr<ExportedFile> Finish(const std::function<bool()>& abandoned = {});
 
  protected:
   // Whether the format can hold the tensor beside those that were added.
   virtual absl::Status Check(const ExportTensor& tensor) = 0;
-  // `tensors` in name order.
+  // `tensors` in name order. Work that may take long has to ask abandoned().
   virtual absl::StatusOr<ExportedFile> Write(absl::Span<const ExportTensor> tensors) = 0;
+  // Of Finish.
+  const std::function<bool()>& abandoned() const { return abandoned_; }
 
  private:
   std::vector<ExportTensor> tensors_;
+  std::function<bool()> abandoned_;
 };
 
 // Null for a format that this build does not know.

@@ -84,13 +84,16 @@ class NcnnExporter final : public Exporter {
     if (tensor.name.size() > NcnnTable::kMostKeyBytes) return refuse("has more than 255 bytes, which ncnn can't read");
     const bool marked = absl::StrContains(tensor.name, NcnnTable::kWeightMark);
     if (marked && !tensor.is_weight) return refuse("has _param_ in it, so that ncnn takes it for a weight's");
-    if (!marked && tensor.is_weight) return refuse("is a weight's, and has no _param_0 at its end");
+    if (tensor.is_weight && !NcnnTable::EndsAsWeights(tensor.name)) {
+      return refuse("is a weight's, and has no _param_0 (or another number, where a layer has several) at its end");
+    }
     return absl::OkStatus();
   }
 
   static absl::Status CheckWeight(const ExportTensor& tensor) {
     const v1::LayerQParams& qparams = tensor.qparams;
-    if (TypeOf(qparams).kind != CodeKind::kInteger || qparams.qmin() < -128 || qparams.qmax() > 127) {
+    if (TypeOf(qparams).kind != CodeKind::kInteger || !TypeOf(qparams).is_signed || qparams.qmin() < -128 ||
+        qparams.qmax() > 127) {
       return NotExportable(
           tensor, absl::StrCat("its codes are ", TypeOf(qparams).Name(), " from ", qparams.qmin(), " to ",
                                qparams.qmax(), ", and ncnn's are int8; ask for symmetric int8, or int6 for Winograd"));

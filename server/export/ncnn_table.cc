@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -55,6 +57,13 @@ absl::StatusOr<NcnnTable> NcnnTable::Parse(absl::string_view text) {
   return table;
 }
 
+bool NcnnTable::EndsAsWeights(absl::string_view key) {
+  const size_t mark = key.rfind(kWeightMark);
+  if (mark == absl::string_view::npos || mark == 0) return false;
+  const absl::string_view number = key.substr(mark + kWeightMark.size());
+  return !number.empty() && absl::c_all_of(number, [](unsigned char c) { return absl::ascii_isdigit(c); });
+}
+
 uint64_t NcnnTable::MemoryOf(absl::string_view text) {
   // A line is a string in the table, a key in the index and a view while it is read, a field is another view.
   constexpr uint64_t kLine = 300, kField = 48;
@@ -70,9 +79,7 @@ void NcnnTable::Put(const std::string& key, const std::string& numbers) {
 }
 
 bool NcnnTable::HasWeights(absl::string_view layer) const {
-  const std::string prefix = absl::StrCat(layer, kWeightMark);
-  const auto row = rows_.lower_bound(prefix);
-  return row != rows_.end() && absl::StartsWith(row->first, prefix);
+  return rows_.find(absl::StrCat(layer, kWeightMark, "0")) != rows_.end();
 }
 
 std::string NcnnTable::ToText() const { return absl::StrCat(absl::StrJoin(lines_, "\n"), "\n"); }

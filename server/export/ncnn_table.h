@@ -19,6 +19,9 @@ class NcnnTable {
   static constexpr absl::string_view kWeightMark = "_param_";
   static constexpr size_t kMostKeyBytes = 255;
 
+  // Whether a key is one of weights that ncnn looks for: LAYER_param_NUMBER.
+  static bool EndsAsWeights(absl::string_view key);
+
   // EXPORT_INPUT_INVALID: the text is no such table, or not one that ncnn reads to its end; the message has the line.
   static absl::StatusOr<NcnnTable> Parse(absl::string_view text);
 
@@ -27,7 +30,7 @@ class NcnnTable {
 
   // Replaces the row of this key where it is, or adds one at the end.
   void Put(const std::string& key, const std::string& numbers);
-  // Whether there is a row of the weights of the layer of this name.
+  // Whether there is the row without which ncnn takes the layer of this name to have no weights.
   bool HasWeights(absl::string_view layer) const;
   std::string ToText() const;
 

@@ -60,6 +60,7 @@ class OnnxQdqExporter final : public Exporter {
         wanted.push_back({tensor.name, tensor.qparams, tensor.is_weight});
       }
     }
+    options_.abandoned = abandoned();
     absl::StatusOr<QdqModel> model = MakeQdqModel(std::move(model_), wanted, options_);
     if (!model.ok()) return model.status();
     file.bytes = std::move(model->bytes);

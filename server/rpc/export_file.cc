@@ -56,7 +56,8 @@ class SummaryWriter {
 // One call's work.
 class ExportFileMaker {
  public:
-  ExportFileMaker(ExportQuery* query, ExportMemory* memory) : query_(*query), memory_(memory) {}
+  ExportFileMaker(ExportQuery* query, ExportMemory* memory, const std::function<bool()>& abandoned)
+      : query_(*query), memory_(memory), abandoned_(abandoned) {}
 
   absl::Status AddLayer(const std::string& name, bool is_weight);
   absl::StatusOr<ExportFile> Finish();
@@ -69,6 +70,7 @@ class ExportFileMaker {
 
   ExportQuery& query_;
   ExportMemory* const memory_;
+  const std::function<bool()>& abandoned_;
   std::map<std::string, std::string> layers_;  // in the file, by their names there
   std::vector<v1::OmittedLayer> omitted_;
 };
@@ -86,8 +88,10 @@ absl::Status ExportFileMaker::AddLayer(const std::string& name, bool is_weight) 
 absl::Status ExportFileMaker::TryAdd(const std::string& layer, bool is_weight) {
   const absl::StatusOr<Session::LayerSnapshot> snapshot = query_.session->GetLayer(layer);
   if (!snapshot.ok()) return snapshot.status();
-  ExportTensor tensor{.is_weight = is_weight,
-                      .qparams = ComputeLayerQParams(*snapshot, QueryOf(query_, *snapshot, is_weight))};
+  absl::StatusOr<v1::LayerQParams> qparams =
+      ComputeLayerQParams(*snapshot, QueryOf(query_, *snapshot, is_weight), abandoned_);
+  if (!qparams.ok()) return qparams.status();
+  ExportTensor tensor{.is_weight = is_weight, .qparams = *std::move(qparams)};
   if (tensor.qparams.has_error()) return ToStatus(tensor.qparams);
   const auto given = query_.names.find(layer);
   tensor.name = given != query_.names.end() ? given->second : query_.exporter->NameOf(layer, is_weight);
@@ -113,7 +117,7 @@ absl::Status ExportFileMaker::NothingExported() const {
 
 absl::StatusOr<ExportFile> ExportFileMaker::Finish() {
   if (layers_.empty()) return NothingExported();
-  absl::StatusOr<ExportedFile> file = query_.exporter->Finish();
+  absl::StatusOr<ExportedFile> file = query_.exporter->Finish(abandoned_);
   query_.exporter.reset();
   memory_->Drop();
   if (!file.ok()) return file.status();
@@ -147,7 +151,7 @@ absl::StatusOr<ExportFile> MakeExportFile(ExportQuery* query, std::string input,
   if (absl::Status status = memory->Add(query->exporter->InputMemory(input)); !status.ok()) return status;
   if (absl::Status status = query->exporter->Begin(query->options, std::move(input)); !status.ok()) return status;
   const std::vector<std::string> layers = query->session->ListLayers(query->pattern, "", kAllLayers);
-  ExportFileMaker maker(query, memory);
+  ExportFileMaker maker(query, memory, abandoned);
   for (const bool weights : {true, false}) {
     for (const std::string& layer : layers) {
       if (GlobMatch(query->weight_pattern, layer) != weights) continue;

@@ -19,8 +19,8 @@ struct ExportFile {
 };
 
 // Computes the layers' qparams and makes the file: it takes as long as it takes. What it holds is added to `memory`,
-// which has the input already. `abandoned` is asked between layers: then the call ends with CANCELLED. Once a query.
-// Errors as the call has them.
+// which has the input already. `abandoned` is asked between layers and channels: then the call ends with CANCELLED.
+// Once a query. Errors as the call has them.
 absl::StatusOr<ExportFile> MakeExportFile(ExportQuery* query, std::string input, ExportMemory* memory,
                                           const std::function<bool()>& abandoned);
 

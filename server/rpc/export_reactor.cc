@@ -132,6 +132,7 @@ absl::Status ExportReactor::Make() {
   absl::StatusOr<ExportFile> file =
       MakeExportFile(&*query_, std::move(input_), &memory_, [this] { return !Ended().ok(); });
   query_.reset();
+  if (absl::IsCancelled(file.status())) return Ended();
   if (!file.ok()) return file.status();
   file_ = *std::move(file);
   return absl::OkStatus();

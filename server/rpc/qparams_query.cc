@@ -65,14 +65,16 @@ absl::StatusOr<QuantSpec> RequestedSpec(absl::string_view field, const v1::Quant
   return decoded;
 }
 
-v1::LayerQParams ComputeLayerQParams(const Session::LayerSnapshot& layer, const QParamsQuery& query) {
+absl::StatusOr<v1::LayerQParams> ComputeLayerQParams(const Session::LayerSnapshot& layer, const QParamsQuery& query,
+                                                     const std::function<bool()>& abandoned) {
   const MethodSpec& method = query.method;
   const QuantSpec& used = query.spec.has_value() ? *query.spec : layer.quant_spec;
   v1::LayerQParams message;
   message.set_layer(layer.name);
   *message.mutable_method() = EncodeMethodSpec(method);
   *message.mutable_spec() = EncodeQuantSpec(used);
-  const absl::StatusOr<LayerQParams> qparams = Calibrate(layer.statistics, method, used);
+  const absl::StatusOr<LayerQParams> qparams = Calibrate(layer.statistics, method, used, abandoned);
+  if (absl::IsCancelled(qparams.status())) return qparams.status();
   if (qparams.ok()) {
     *message.mutable_spec() = EncodeQuantSpec(qparams->spec);
     EncodeLayerQParams(*qparams, &message);

@@ -2,6 +2,7 @@
 #define CALIB_SERVER_RPC_QPARAMS_QUERY_H_
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -47,8 +48,10 @@ absl::StatusOr<QParamsQuery> DecodeQuery(const Request& request) {
 }
 
 // One layer's answer. What can't be computed of it is its error field: LAYER_EMPTY, METHOD_NEEDS_HISTOGRAM,
-// LAYER_NOT_PER_CHANNEL, SPEC_INVALID (of the layer's own spec), COUNT_OVERFLOW (channels merged).
-v1::LayerQParams ComputeLayerQParams(const Session::LayerSnapshot& layer, const QParamsQuery& query);
+// LAYER_NOT_PER_CHANNEL, SPEC_INVALID (of the layer's own spec), COUNT_OVERFLOW (channels merged). CANCELLED:
+// `abandoned`, which is asked before each channel, said so.
+absl::StatusOr<v1::LayerQParams> ComputeLayerQParams(const Session::LayerSnapshot& layer, const QParamsQuery& query,
+                                                     const std::function<bool()>& abandoned);
 
 // LAYER_NOT_FOUND: none of the session's layers matches.
 absl::Status NoLayerMatches(const Session& session, const std::string& pattern);

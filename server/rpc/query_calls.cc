@@ -50,9 +50,10 @@ absl::Status ComputeQParams(const Engine& engine, const v1::ComputeQParamsReques
     if (limits.abandoned()) return Abandoned();
     const absl::StatusOr<Session::LayerSnapshot> layer = selection->session->GetLayer(name);
     if (!layer.ok()) return layer.status();
-    v1::LayerQParams* const answer = response->add_layer();
-    *answer = ComputeLayerQParams(*layer, *query);
+    absl::StatusOr<v1::LayerQParams> answer = ComputeLayerQParams(*layer, *query, limits.abandoned);
+    if (!answer.ok()) return Abandoned();
     bytes += answer->ByteSizeLong() + kEntryOverhead;
+    *response->add_layer() = *std::move(answer);
     if (bytes > limits.max_answer_bytes) return AnswerTooLarge(selection->layers.size(), limits.max_answer_bytes);
   }
   return absl::OkStatus();
@@ -88,9 +89,10 @@ absl::Status CompareMethods(const Engine& engine, const v1::CompareMethodsReques
     if (!layer.ok()) return layer.status();
     for (const QParamsQuery& query : queries) {
       if (limits.abandoned()) return Abandoned();
-      v1::LayerQParams* const answer = response->add_layer();
-      *answer = ComputeLayerQParams(*layer, query);
+      absl::StatusOr<v1::LayerQParams> answer = ComputeLayerQParams(*layer, query, limits.abandoned);
+      if (!answer.ok()) return Abandoned();
       bytes += answer->ByteSizeLong() + kEntryOverhead;
+      *response->add_layer() = *std::move(answer);
       if (bytes > limits.max_answer_bytes) return AnswerTooLarge(selection->layers.size(), limits.max_answer_bytes);
     }
   }

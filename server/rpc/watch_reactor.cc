@@ -166,12 +166,13 @@ absl::Status WatchReactor::FillResponse() {
   while (!layers_.empty() && bytes < kPageBytes && !cancelled()) {
     const absl::StatusOr<Session::LayerSnapshot> layer = session_->GetLayer(layers_.front());
     if (!layer.ok()) return layer.status();
-    v1::LayerQParams answer = ComputeLayerQParams(*layer, query_);
-    const size_t answer_bytes = answer.ByteSizeLong() + kEntryOverhead;
+    absl::StatusOr<v1::LayerQParams> answer = ComputeLayerQParams(*layer, query_, [this] { return cancelled(); });
+    if (!answer.ok()) return answer.status();
+    const size_t answer_bytes = answer->ByteSizeLong() + kEntryOverhead;
     if (answer_bytes > max_message_bytes_) return AnswerTooLarge(1, max_message_bytes_);
     if (bytes > 0 && bytes + answer_bytes > max_message_bytes_) break;
     bytes += answer_bytes;
-    *response_.add_layer() = std::move(answer);
+    *response_.add_layer() = *std::move(answer);
     layers_.pop_front();
   }
   return absl::OkStatus();

@@ -170,6 +170,32 @@ TEST_F(ExportTest, AFileIsThereWholeOrNotAtAll) {
   ExpectError({"--format", "json", "-o", Path("nowhere/file")}, "nowhere/file");
 }
 
+TEST_F(ExportTest, WhatIsReplacedKeepsItsLinksAndPermissions) {
+  WriteFile(Path("real"), "old");
+  std::filesystem::permissions(Path("real"), std::filesystem::perms(0640));
+  std::filesystem::create_symlink("real", Path("link"));
+  ASSERT_EQ(Export({"--format", "json", "-o", Path("link"), "--force"}).exit_code, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(Path("link")));
+  EXPECT_THAT(ReadFile(Path("real")), StartsWith("{\n"));
+  EXPECT_EQ(std::filesystem::status(Path("real")).permissions(), std::filesystem::perms(0640));
+  EXPECT_THAT(FilesInFolder(), ElementsAre("link", "real"));
+}
+
+TEST_F(ExportTest, WeightsHaveAScaleAChannelOrOne) {
+  CalibctlOk(server_.address(), {"session", "create", "channels", "--channel-axis", "0"});
+  CalibctlOk(server_.address(), {"push", "channels", "fc.weight=" + GoldenFile("fc1")});
+  const auto scale = [&](const std::vector<std::string>& options) {
+    const ProcessResult result =
+        Calibctl(server_.address(), Join({"export", "channels", "--format", "aimet-2.0.0", "-o", "-"}, options));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return Json::parse(result.out).at("encodings").at(0).at("y_scale");
+  };
+  const Json channels = scale({});
+  EXPECT_GT(channels.size(), 1u);
+  EXPECT_EQ(scale({"--weight-granularity", "per-channel"}), channels);
+  EXPECT_TRUE(scale({"--weight-granularity", "per-tensor"}).is_number());
+}
+
 TEST_F(ExportTest, WrongUsageIsSaidWithoutAServer) {
   const std::vector<std::pair<std::vector<std::string>, const char*>> cases = {
       {{"--format", "json"}, "--output is required"},
@@ -178,6 +204,7 @@ TEST_F(ExportTest, WrongUsageIsSaidWithoutAServer) {
       {{"--format", "json", "-o", "x", "--rename", "a"}, "\"a\" is not LAYER=NAME"},
       {{"--format", "json", "-o", "x", "--model", "a", "--table", "b"}, "excludes"},
       {{"--format", "json", "-o", "x", "--weight-dtype", "int99"}, "int99"},
+      {{"--format", "json", "-o", "x", "--weight-granularity", "tensor"}, "--weight-granularity"},
       {{"--format", "json", "-o", "x", "--least-kv-scale", "-1"}, "--least-kv-scale"},
   };
   for (const auto& [arguments, says] : cases) {

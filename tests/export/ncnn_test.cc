@@ -61,6 +61,10 @@ TEST(NcnnTest, Refusals) {
   ExpectRefused(exporter.get(), WithName(tensor, std::string(256, 'a')), "more than 255 bytes");
   ExpectRefused(exporter.get(), WithName(tensor, "a_param_0"), "takes it for a weight's");
   ExpectRefused(exporter.get(), WithName(weight, "w"), "no _param_0");
+  for (const char* const name : {"w_param_y", "w_param_", "w_param_0x", "_param_0"}) {
+    ExpectRefused(exporter.get(), WithName(weight, name), "no _param_0");
+  }
+  ExpectRefused(exporter.get(), WithSpec(weight, {.type = {.bits = 4, .is_signed = false}}), "uint4");
   ExpectRefused(exporter.get(), WithName(tensor, "b"), "no row \"b_param_0\"");
   ExpectRefused(exporter.get(), Activation(*exporter, "a", {0, 0}), "its range is zero");
   ExpectRefused(exporter.get(), WithSpec(tensor, {.scheme = QuantScheme::kAffine}), "zero point");
@@ -72,6 +76,12 @@ TEST(NcnnTest, Refusals) {
   tiny.qparams.set_scale(0, std::numeric_limits<float>::denorm_min());
   ExpectRefused(exporter.get(), tiny, "passes float32");
   EXPECT_TRUE(exporter->Add(tensor).ok());
+}
+
+TEST(NcnnTest, AnActivationNeedsTheFirstOfItsWeights) {
+  const auto exporter = NewExporter(kNcnn);
+  ASSERT_TRUE(exporter->Begin({}, "a_param_1 1\na_param_y 1\n").ok());
+  ExpectRefused(exporter.get(), Activation(*exporter, "a", {-1, 2}), "no row \"a_param_0\"");
 }
 
 TEST(NcnnTableTest, WhatIsNoTable) {

@@ -21,6 +21,13 @@ TEST(NearNameTest, TakesTheNearest) {
   EXPECT_EQ(NearName("input", {}), std::nullopt);
 }
 
+TEST(NearNameTest, OtherScriptsAndSigns) {
+  const std::vector<std::string> names = {"入力", "出力層", "!", "conv"};
+  EXPECT_EQ(NearName("層", names), "出力層");
+  EXPECT_EQ(NearName("畳", names), std::nullopt);
+  EXPECT_EQ(NearName("?", names), std::nullopt);
+}
+
 TEST(NearNameTest, LooksAtNoMoreThanItCanInAMoment) {
   const std::string most(64, 'x'), more(65, 'x');
   EXPECT_EQ(NearName("y" + most.substr(1), {{most}}), most);

@@ -15,10 +15,10 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
 
-constexpr QdqOptions kActivationsOnly{.activations_only = true};
+QdqOptions ActivationsOnly() { return {.activations_only = true}; }
 
 onnx::ModelProto Quantized(const onnx::ModelProto& model, const std::vector<QdqTensor>& tensors,
-                           const QdqOptions& options = kActivationsOnly) {
+                           const QdqOptions& options = ActivationsOnly()) {
   const absl::StatusOr<QdqModel> made = MakeQdqModel(model.SerializeAsString(), tensors, options);
   EXPECT_TRUE(made.ok()) << made.status();
   return made.ok() ? ParseChecked(made->bytes) : onnx::ModelProto();
@@ -95,7 +95,7 @@ TEST(QdqModelTest, BodiesReadTheDequantizedValueUnlessTheyDefineTheName) {
         >
         z = Identity(a)
       })");
-  QdqOptions options = kActivationsOnly;
+  QdqOptions options = ActivationsOnly();
   const absl::StatusOr<QdqModel> result =
       MakeQdqModel(model.SerializeAsString(), std::vector<QdqTensor>{Activation("a"), Activation("x")}, options);
   ASSERT_TRUE(result.ok()) << result.status();
@@ -121,7 +121,7 @@ TEST(QdqModelTest, ABodyThatOnlyGivesOutACapturedValueGivesOutTheDequantizedOne)
         >
       })");
   const absl::StatusOr<QdqModel> result =
-      MakeQdqModel(model.SerializeAsString(), std::vector<QdqTensor>{Activation("a")}, kActivationsOnly);
+      MakeQdqModel(model.SerializeAsString(), std::vector<QdqTensor>{Activation("a")}, ActivationsOnly());
   ASSERT_TRUE(result.ok()) << result.status();
   onnx::ModelProto made;
   ASSERT_TRUE(made.ParseFromString(result->bytes));
@@ -180,7 +180,7 @@ TEST(QdqModelTest, WithoutTensorsAndWeightsTheModelStaysAsItIs) {
   onnx::ModelProto model = SmallNetwork();
   model.set_producer_name("test");
   model.GetReflection()->MutableUnknownFields(&model)->AddVarint(1000, 7);  // of a later schema
-  const absl::StatusOr<QdqModel> made = MakeQdqModel(model.SerializeAsString(), {}, kActivationsOnly);
+  const absl::StatusOr<QdqModel> made = MakeQdqModel(model.SerializeAsString(), {}, ActivationsOnly());
   ASSERT_TRUE(made.ok()) << made.status();
   EXPECT_EQ(made->bytes, model.SerializeAsString());
 }
@@ -199,7 +199,7 @@ TEST(QdqModelTest, TypesOfLaterOpsetsRaiseTheIrVersionAlone) {
     tensor.qparams.set_qmax(7);
     // Debian's checker does not know these opsets.
     const absl::StatusOr<QdqModel> result =
-        MakeQdqModel(model.SerializeAsString(), std::vector<QdqTensor>{tensor}, kActivationsOnly);
+        MakeQdqModel(model.SerializeAsString(), std::vector<QdqTensor>{tensor}, ActivationsOnly());
     ASSERT_TRUE(result.ok()) << result.status();
     onnx::ModelProto made;
     ASSERT_TRUE(made.ParseFromString(result->bytes));

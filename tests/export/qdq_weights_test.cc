@@ -292,6 +292,21 @@ TEST(QdqWeightsTest, DeclarationsOfStoredWeightsGo) {
   EXPECT_EQ(made.model.graph().value_info(0).name(), "fc");
 }
 
+TEST(QdqWeightsTest, TheWorkEndsBetweenChannelsWhenItIsAbandoned) {
+  const std::vector<float> values = {1, 2, 3, 4, 5, 6};
+  const std::vector<int64_t> dims = {3, 2};
+  const QuantSpec spec{.granularity = QuantGranularity::kPerChannel};
+  int asked = 0;
+  const auto after_one = [&asked] { return ++asked > 1; };
+  EXPECT_TRUE(absl::IsCancelled(CalibrateWeight(values, dims, 0, {}, spec, after_one).status()));
+  EXPECT_EQ(asked, 2);
+
+  QdqOptions options;
+  options.abandoned = [] { return true; };
+  const onnx::ModelProto model = SmallNetwork();
+  EXPECT_TRUE(absl::IsCancelled(MakeQdqModel(model.SerializeAsString(), {}, options).status()));
+}
+
 // Parameters are those that the whole weight's statistics give.
 TEST(QdqWeightsTest, CalibrationOfAWeightIsThatOfItsStatistics) {
   std::vector<float> values(3 * 40 * 5);

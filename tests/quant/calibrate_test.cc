@@ -217,6 +217,20 @@ TEST(CalibrateTest, ChannelsAreCalibratedApartOrMerged) {
   }
 }
 
+TEST(CalibrateTest, EndsBetweenChannelsWhenItIsAbandoned) {
+  ObserverConfig config;
+  config.channel_axis = 0;
+  const LayerStatistics statistics = ObserveLayer({1, 2, 3, 4}, {4, 1}, config);
+  const QuantSpec spec{.granularity = QuantGranularity::kPerChannel};
+  int asked = 0;
+  const auto after_two = [&asked] { return ++asked > 2; };
+  EXPECT_TRUE(absl::IsCancelled(Calibrate(statistics, {}, spec, after_two).status()));
+  EXPECT_EQ(asked, 3);
+  asked = 0;
+  EXPECT_TRUE(Calibrate(statistics, {}, spec, [&asked] { return ++asked < 0; }).ok());
+  EXPECT_EQ(asked, 4);
+}
+
 TEST(CalibrateTest, ChannelWithoutValuesGetsTheEmptyRange) {
   ObserverConfig config;
   config.channel_axis = 1;

@@ -168,16 +168,17 @@ TEST_F(QueryCallsTest, ComparisonsAreBounded) {
   EXPECT_EQ(response.layer_size(), 60);
 }
 
-TEST_F(QueryCallsTest, AQueryStopsBetweenLayersWhenItsCallerIsGone) {
-  Push("s", {"a", "b", "c", "d"}, {1, 2});
+TEST_F(QueryCallsTest, AQueryStopsBetweenLayersAndChannelsWhenItsCallerIsGone) {
+  Push("s", {"a", "b", "channels/c", "d"}, {1, 2});
   v1::ComputeQParamsRequest request;
   request.set_session("s");
   int asked = 0;
   QueryLimits limits;
-  limits.abandoned = [&asked] { return ++asked > 2; };
+  limits.abandoned = [&asked] { return ++asked > 6; };
   v1::ComputeQParamsResponse response;
   EXPECT_EQ(server::ComputeQParams(server_.engine(), request, limits, &response).code(), absl::StatusCode::kCancelled);
-  EXPECT_EQ(response.layer_size(), 2);
+  EXPECT_EQ(response.layer_size(), 3) << "d is given up before its channel; c's are merged into one look";
+  EXPECT_EQ(asked, 7);
 }
 
 TEST_F(QueryCallsTest, StatisticsComeBackAsCollected) {

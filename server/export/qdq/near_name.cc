@@ -17,10 +17,12 @@ constexpr size_t kMostCharacters = 512;
 constexpr size_t kMostNames = 10'000;
 constexpr size_t kLeastContained = 3;
 
+// Without case and punctuation. Bytes of other scripts count as they are.
 std::string Folded(absl::string_view name) {
   std::string folded;
   for (const char c : name.substr(0, kMostCharacters)) {
-    if (absl::ascii_isalnum(static_cast<unsigned char>(c))) folded.push_back(absl::ascii_tolower(c));
+    const auto byte = static_cast<unsigned char>(c);
+    if (absl::ascii_isalnum(byte) || !absl::ascii_isascii(byte)) folded.push_back(absl::ascii_tolower(c));
   }
   return folded;
 }
@@ -45,6 +47,7 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
 
 std::optional<std::string> NearName(absl::string_view wanted, absl::Span<const std::string> names) {
   const std::string sought = Folded(wanted);
+  if (sought.empty()) return std::nullopt;
   const std::string* containing = nullptr;
   const std::string* near = nullptr;
   size_t least = sought.size() / 4 + 1;

@@ -165,8 +165,10 @@ absl::Status QdqBuilder::QuantizeByOwnValues(const std::string& name, const Grap
   const absl::StatusOr<std::vector<float>> values = WeightValues(name, *value.constant);
   if (!values.ok()) return values.status();
   const absl::Span<const int64_t> dims = value.constant->dims();
-  const absl::StatusOr<TensorQuantization> quantization = CalibrateWeight(
-      *values, dims, FindWeightReaders(value).channel_axis, options_->weight_method, options_->weight_spec);
+  const absl::StatusOr<TensorQuantization> quantization =
+      CalibrateWeight(*values, dims, FindWeightReaders(value).channel_axis, options_->weight_method,
+                      options_->weight_spec, options_->abandoned);
+  if (absl::IsCancelled(quantization.status())) return quantization.status();
   absl::Status status = quantization.ok() ? CheckFits(*quantization, dims) : quantization.status();
   if (!status.ok()) return MakeError(GetReason(status), absl::StrCat("weight \"", name, "\": ", status.message()));
   PutWeight(name, value, *quantization, *values);

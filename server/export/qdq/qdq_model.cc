@@ -58,6 +58,7 @@ absl::StatusOr<QdqModel> MakeQdqModel(std::string model, absl::Span<const QdqTen
   QdqModel result;
   QdqBuilder builder(&*parsed, &*index, &options);
   for (const QdqTensor* const tensor : *sorted) {
+    if (options.abandoned && options.abandoned()) return absl::CancelledError("the model is not wanted any more");
     absl::Status status = tensor->weight ? builder.QuantizeWeight(*tensor) : builder.QuantizeActivation(*tensor);
     if (status.ok()) continue;
     status = AboutTensor(*tensor, status);

@@ -1,6 +1,7 @@
 #ifndef CALIB_SERVER_EXPORT_QDQ_QDQ_MODEL_H_
 #define CALIB_SERVER_EXPORT_QDQ_QDQ_MODEL_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,9 @@ struct QdqOptions {
   // Runtime's sums of products with int8 weights saturate; reduce_range or uint8 avoids that.
   MethodSpec weight_method;
   QuantSpec weight_spec{.preset = QuantPreset::kOnnxruntime, .granularity = QuantGranularity::kPerChannel};
+  // Asked between tensors, and between channels where parameters are computed: whether the model is not wanted any
+  // more. Empty: it is.
+  std::function<bool()> abandoned;
 };
 
 // A tensor that was left out.
@@ -81,7 +85,7 @@ struct QdqModel {
 //   that the graph gives out; its type has no ONNX type, its zero point is none of the type's codes, its channels
 //   don't fit; the opset is too low. Not passed over: two tensors have one name; the type of weights without a tensor
 //   has no ONNX type or needs another opset; the result would pass 2 GiB.
-// SPEC_INVALID: weight_method or weight_spec. INVALID_FIELD: an answer's spec.
+// SPEC_INVALID: weight_method or weight_spec. INVALID_FIELD: an answer's spec. CANCELLED: abandoned.
 absl::StatusOr<QdqModel> MakeQdqModel(std::string model, absl::Span<const QdqTensor> tensors,
                                       const QdqOptions& options);
 

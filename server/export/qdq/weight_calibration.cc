@@ -22,14 +22,15 @@ void GatherChannel(absl::Span<const float> values, size_t channel, size_t channe
 }
 
 absl::StatusOr<LayerQParams> CalibrateValues(absl::Span<const float> values, const MethodSpec& method,
-                                             const QuantSpec& spec, TensorObserver* observer) {
+                                             const QuantSpec& spec, const std::function<bool()>& abandoned,
+                                             TensorObserver* observer) {
   LayerStatistics statistics(
       {.kind = NeedsHistogram(method.method) ? ObserverKind::kHistogram : ObserverKind::kMinMax});
   const uint64_t shape[] = {values.size()};
   const TensorView tensor{.shape = shape,
                           .data = {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)}};
   if (absl::Status status = observer->Observe(tensor, &statistics); !status.ok()) return status;
-  return Calibrate(statistics, method, spec);
+  return Calibrate(statistics, method, spec, abandoned);
 }
 
 }  // namespace
@@ -43,7 +44,7 @@ absl::Status CheckWeightSpec(const MethodSpec& method, const QuantSpec& spec) {
 
 absl::StatusOr<TensorQuantization> CalibrateWeight(absl::Span<const float> values, absl::Span<const int64_t> dims,
                                                    std::optional<int> axis, const MethodSpec& method,
-                                                   const QuantSpec& spec) {
+                                                   const QuantSpec& spec, const std::function<bool()>& abandoned) {
   if (spec.granularity == QuantGranularity::kPerTensor) axis.reset();
   size_t channels = 1, inner = values.size();
   if (axis.has_value()) {
@@ -65,7 +66,8 @@ absl::StatusOr<TensorQuantization> CalibrateWeight(absl::Span<const float> value
       GatherChannel(values, channel, channels, inner, &gathered);
       own = gathered;
     }
-    const absl::StatusOr<LayerQParams> qparams = CalibrateValues(own, method, channel_spec, &observer);
+    const absl::StatusOr<LayerQParams> qparams = CalibrateValues(own, method, channel_spec, abandoned, &observer);
+    if (absl::IsCancelled(qparams.status())) return qparams.status();
     if (!qparams.ok()) return MakeError(v1::ERROR_REASON_SPEC_INVALID, qparams.status());
     params.push_back(qparams->params.front());
     rules = qparams->rules;
