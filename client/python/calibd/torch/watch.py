@@ -133,7 +133,8 @@ class Watcher:
     def close(self) -> None:
         """Removes the hooks and gives the session what was counted; its flush makes that durable. Can be repeated.
 
-        Raises the first error that the session answered with: of a layer that was refused, say.
+        Raises the first error with which the session refused something, of a layer, say. When the session can't be
+        given everything for now, as its server can't be reached, raises why; the rest is kept for the next close.
         """
         self._remove_hooks()
         self._progress.close()
