@@ -199,12 +199,17 @@ class Collector:
 
     def _finish(self) -> None:
         """For the end of the process. The session may have ended before: what it is given now, it has to flush."""
+        self._hand_over()
+        problem = self.failure
         try:
-            self.hand_over()
-            self._session.flush(_EXIT_TIMEOUT)
+            if problem is None:  # else there is no server
+                self._session.flush(_EXIT_TIMEOUT)
         except CalibdError as error:
+            problem = error
+        problem = self.error or problem
+        if problem is not None:
             warnings.warn(
-                f"calibd: the process ends and what was observed last may be lost; close the watcher before: {error}",
+                f"calibd: the process ends and what was observed last may be lost; close the watcher before: {problem}",
                 RuntimeWarning,
                 stacklevel=1,
             )
