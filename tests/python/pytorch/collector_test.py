@@ -119,6 +119,18 @@ def test_the_session_s_error_comes_from_close():
     assert collector.error is session.error
 
 
+def test_the_rest_is_made_durable_at_exit_though_a_layer_was_refused():
+    session = FakeSession()
+    session.error = InvalidArgumentError("the layer has other channels")
+    collector = Collector(session, interval=FOREVER)
+    collector.observe("a", torch.ones(2))
+    with pytest.warns(RuntimeWarning, match="other channels"):
+        collector._finish()
+    assert session.flushes == 1
+    with pytest.raises(InvalidArgumentError):
+        collector.close()
+
+
 @pytest.mark.parametrize("rooms, most", [(2, 2), (1, 1), (0, 0)])
 def test_counters_of_devices_are_bounded(monkeypatch, rooms, most):
     made, alive = [], weakref.WeakSet()

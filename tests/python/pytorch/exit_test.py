@@ -45,3 +45,34 @@ def test_nothing_is_lost_at_exit(server, how, batches, when):
         subprocess.run([sys.executable, "-c", WATCH, server.address, how, when], check=True, timeout=TIMEOUT)
         found = session.statistics()
     assert {name: layer.values() for name, layer in found.items()} == {"0": batches * 10, "1": batches * 10}
+
+
+AWAY = """
+import sys
+import torch, calibd, calibd.torch
+
+session = calibd.connect(sys.argv[1], exit_timeout=0.1).session("exit", open_timeout=0.1)
+session.config
+print("known", flush=True)
+input()
+model = torch.nn.Linear(3, 2)
+watcher = calibd.torch.watch(model, session, weights=False)
+model(torch.ones(5, 3))
+"""
+
+
+def test_what_is_lost_at_exit_is_said(server):
+    with calibd.connect(server.address) as client:
+        client.create_session("exit")
+    command = [sys.executable, "-c", AWAY, server.address]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "known\n"
+            server.kill()
+            _, errors = process.communicate("\n", timeout=TIMEOUT)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "what was observed last may be lost; close the watcher before: cannot reach calibd" in errors
+    assert "is kept" not in errors

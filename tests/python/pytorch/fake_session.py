@@ -17,6 +17,7 @@ class FakeSession:
         self.config = SessionConfig(rules=tuple(rules), mantissa_bits=mantissa_bits)
         self.layers: Dict[str, TensorStatistics] = {}
         self.steps: List[Tuple[str, TensorStatistics]] = []
+        self.tries = 0
         self.calls = 0
         self.flushes = 0
         self.error: Optional[Exception] = None
@@ -27,6 +28,7 @@ class FakeSession:
         self.observe_statistics(layer, observe(array, self.config.observer_of(layer), 7, dtype))
 
     def observe_statistics(self, layer, statistics):
+        self.tries += 1
         if self.error is not None:
             raise self.error
         with self._lock:

@@ -280,6 +280,12 @@ def test_other_types_are_refused(dtype):
         kernels.observe(torch.ones(3, dtype=dtype))
 
 
+@pytest.mark.parametrize("given", [np.ones(3, np.float32), np.ones(3), [1.0], None])
+def test_what_is_no_tensor_is_refused(given):
+    with pytest.raises(InvalidArgumentError, match=r"a torch\.Tensor.*(ndarray|list|NoneType): .*session's observe"):
+        kernels.observe(given)
+
+
 def test_an_axis_that_is_not_there_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"\[3\].*axis 1"):
         kernels.observe(torch.ones(3), Observer(channel_axis=1))

@@ -119,6 +119,34 @@ def test_a_module_counts_then_quantizes():
     assert module.take(1.0) is None
 
 
+def test_learns_from_an_input_without_gradient():
+    """Such as the model's own."""
+    gradients = []
+    for requires_grad in (True, False):
+        module = LearnableFakeQuantize(dtype="int4", scheme="affine")
+        module.set_parameters(learned(0.25))
+        x = torch.linspace(-3, 3, 50, requires_grad=requires_grad)
+        assert module(x).requires_grad
+        (module(x) * torch.linspace(0, 1, 50)).sum().backward()
+        assert (x.grad is not None) == requires_grad
+        given = module.take(1.0)
+        gradients.append((given.scale.tolist(), given.zero_point.tolist(), given.elements))
+    assert gradients[0] == gradients[1]
+    assert gradients[0][0] != [0.0]
+
+
+def test_nothing_is_learned_where_nothing_is_trained():
+    module = LearnableFakeQuantize(dtype="int4")
+    module.set_parameters(learned(0.25))
+    with torch.no_grad():
+        assert not module(torch.randn(50)).requires_grad
+        assert not module(torch.randn(50, requires_grad=True)).requires_grad
+    with torch.inference_mode():
+        assert not module(torch.randn(50)).requires_grad
+    assert not module.eval()(torch.randn(50)).requires_grad
+    assert module(torch.randn(50, requires_grad=True)).requires_grad
+
+
 @pytest.mark.parametrize("replicated, elements", [(False, 3 * 50), (True, 50)])
 def test_elements_of_several_passes(replicated, elements):
     """A replicated tensor, such as a weight, is the same in each of them."""
@@ -229,6 +257,19 @@ def test_ranks_learn_together(server):
     for name in ("of_weight.scale", "of_output.scale", "of_output.zero_point"):
         assert not torch.equal(first[name], last[name]), name
     assert last["of_output.zero_point"].frac().any()
+
+
+def test_the_scale_of_a_model_s_input_is_learned(server):
+    torch.manual_seed(3)
+    model = nn.Sequential(LearnableFakeQuantize(), nn.Linear(6, 1))
+    scales, seen = LearnedScales(model), []
+    with calibd.connect(server.address) as client:
+        with client.create_session("input", rules=scales.rules(), world_size=1, rank=0) as scales.session:
+            for _ in range(3):
+                model(torch.randn(16, 6)).square().mean().backward()
+                assert list(scales.step(timeout=TIMEOUT).layers) == ["0"]
+                seen.append(float(model[0].scale))
+    assert len(set(seen)) == 3
 
 
 def test_a_new_session_takes_up_a_checkpoint(server):

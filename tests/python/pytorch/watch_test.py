@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -65,7 +66,12 @@ def test_outputs_and_weights():
         ({"include": "head"}, ["head"]),
         ({"include": ["blocks.?.conv", "head"]}, ["blocks.0.conv", "blocks.1.conv", "head"]),
         ({"include": ["blocks.0"]}, ["blocks.0"]),
-        ({"include": "nothing"}, []),
+        (
+            {"exclude": ["nothing", "blocks.*"], "exclude_types": ["Nothing", nn.LSTM]},
+            ["stem", "pool", "dropout", "head"],
+        ),
+        ({"include_types": [nn.LSTM, nn.Linear]}, ["head"]),
+        ({"include": ""}, ["output"]),
         ({"include_types": nn.Conv2d}, ["stem", "blocks.0.conv", "blocks.1.conv"]),
         ({"include_types": "Conv?d", "exclude": "stem"}, ["blocks.0.conv", "blocks.1.conv"]),
         ({"include_types": ["small_models.Block", nn.Linear]}, ["blocks.0", "blocks.1", "head"]),
@@ -76,6 +82,47 @@ def test_outputs_and_weights():
 def test_choice(options, layers):
     _, watcher = run(classifier(), weights=False, **options)
     assert sorted(watcher.layers) == sorted(layers)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"include": "stme"}, "include: .*'stme'; similar: 'stem'"),
+        ({"include": ["stem", "module.*"]}, r"include: .*'module\.\*'; there are 'stem', 'blocks', .* and 5 more"),
+        ({"include_types": "conv2d"}, "include_types: .*'conv2d'; similar: 'Conv2d'"),
+        ({"include_types": [nn.Linear, "Attention"]}, "include_types: .*'Attention'; there are 'Classifier', 'Conv2d'"),
+        ({"include_types": nn.LSTM}, "no module matches .*LSTM.* there are 'Classifier', 'Conv2d'"),
+        ({"include": []}, r"no module matches include=\[\]"),
+        ({"exclude": "*"}, r"no module is left to observe: exclude=\['\*'\]"),
+        ({"include": "stem", "exclude_types": "Conv*"}, r"no module is left .*exclude_types=\['Conv\*'\]"),
+        ({"include": 3}, "include has 3: it takes globs"),
+        ({"include": nn.Linear}, "include has .*Linear.*; types go to include_types"),
+        ({"exclude": [nn.Linear]}, "exclude has .*Linear.*; types go to exclude_types"),
+        ({"exclude": ["stem", None]}, "exclude has None"),
+        ({"exclude": b"stem"}, "exclude has b'stem'"),
+        ({"include_types": [3.5]}, "include_types has 3.5: it takes types"),
+        ({"exclude_types": nn.ReLU()}, r"exclude_types has ReLU\(\)"),
+        ({"batches": -1}, "batches is -1"),
+        ({"batches": 2.5}, "batches is 2.5"),
+        ({"batches": "4"}, "batches is '4'"),
+        ({"batches": True}, "batches is True"),
+    ],
+)
+def test_a_choice_that_cannot_be_meant(options, message):
+    session = FakeSession()
+    model = classifier()
+    with pytest.raises(InvalidArgumentError, match=message):
+        calibd.torch.watch(model, session, **options)
+    assert session.tries == 0
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_batches_may_be_numpy_s():
+    model = classifier()
+    with calibd.torch.watch(model, FakeSession(), batches=np.int64(2)) as watcher:
+        for batch in images(3):
+            model(batch)
+    assert watcher.batches_seen == 2
 
 
 def test_exclude_names_single_layers():

@@ -109,7 +109,7 @@ class Attachment:
         self._forget_answers()
 
     def close(self) -> None:
-        """flush, and ends the thread that hands over. Can be repeated, and observing goes on to be possible."""
+        """flush, and ends the thread that hands over. Can be repeated, also after an error; observing can go on."""
         self._collector.close()
         self._session.flush()
         self._forget_answers()

@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from multiprocessing.util import Finalize
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 
@@ -18,13 +18,11 @@ from calibd.errors import CalibdError, make_error
 from calibd.observer import Observer
 from calibd.session import Session
 from calibd.torch import kernels
-from calibd.torch.device_counter import DeviceCounter
+from calibd.torch.counter_table import Counted, CounterTable
+from calibd.torch.delivery import Delivery
 from calibd.torch.host_counter import HostCounter
 
 _EXIT_TIMEOUT = 5.0  # seconds
-
-# Layer, dtype, device, stream (of CUDA), channels: what one counter counts, or one step of it.
-_Key = Tuple[str, torch.dtype, torch.device, Any, int]
 
 
 class Collector:
@@ -34,6 +32,8 @@ class Collector:
     collector brings them to the host, every `interval` seconds, and gives them to the session. Exceptions to that: the
     first layer waits for the session's config and worker; for reference histograms, and histograms of more than
     kernels.MOST_DEVICE_CHANNELS channels, tensors are copied to the host at once; and `device_bytes` may be full.
+
+    What the session can't take for now is kept, and given by the next hand-over.
 
     After a fork the child begins anew, without what the parent has not handed over yet. Thread-safe.
     """
@@ -62,26 +62,28 @@ class Collector:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._starting = threading.Lock()
         self._handing_over = threading.Lock()
-        self._counters: Dict[_Key, kernels.Counter] = {}
-        self._steps: List[Tuple[_Key, kernels.Counter]] = []
-        self._held_bytes = 0  # of device_bytes, what is being handed over included
+        self._table = CounterTable(self._on_device, self._device_bytes)
+        self._delivery = Delivery(self._session)
         self._streams: Dict[torch.device, Any] = {}
         self._thread: Optional[threading.Thread] = None
         self._stop = threading.Event()
-        self._kept: List[Tuple[_Key, kernels.Counter]] = []  # of hand-overs that failed
-        self._error: Optional[CalibdError] = None
-        self._failure: Optional[CalibdError] = None  # of the last hand-over
+        self._failure: Optional[CalibdError] = None  # of the last hand-over, to bring counts to the host
 
     @property
     def error(self) -> Optional[CalibdError]:
-        """The first error that the session answered with, or why the last hand-over failed, if any.
+        """The first error with which the session refused something, if any: what was refused is dropped."""
+        return self._delivery.error
 
-        A hand-over fails when counts can't be brought to the host, such as when a device has no memory for it. They are
-        kept then, and the next hand-over gives them.
+    @property
+    def failure(self) -> Optional[CalibdError]:
+        """Why the last hand-over could not give everything, if so. It is kept then, and the next one gives it.
+
+        Such as that the server can't be reached before the session is open, or that a device has no memory to bring
+        counts to the host.
         """
-        return self._error or self._failure
+        return self._failure or self._delivery.failure
 
     def config(self) -> SessionConfig:
         """The session's, which never changes. The first call asks the server."""
@@ -112,68 +114,57 @@ class Collector:
         if self._pid != os.getpid():
             self._begin()
         if observer.kind == "reference_histogram":
-            self._give(self._session.observe, layer, *kernels.host_array(tensor))
+            self._delivery.keep_array(layer, *kernels.host_array(tensor))
+            self._delivery.give()
         elif once or not self._count(layer, tensor, observer):
-            statistics = kernels.observe_on_host(tensor, observer, self._mantissa_bits())
-            self._give(self._session.observe_statistics, layer, statistics)
+            self._delivery.keep(layer, kernels.observe_on_host(tensor, observer, self._mantissa_bits()), observer)
+            # Steps wait for the server, as in Worker.observe: there is no end to what they take.
+            (self._delivery.give if observer.depends_on_order else self._delivery.offer)()
+        if self._delivery.failure is not None:
+            self._start()  # which tries again
         return True
 
     def _count(self, layer: str, tensor: torch.Tensor, observer: Observer) -> bool:
         """False: this tensor is not for a counter."""
-        device = tensor.device
-        stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
-        key = (layer, tensor.dtype, device, stream, kernels.channels_of(tensor, observer))
-        needed = kernels.device_bytes(tensor, observer, on_device=self._on_device)
         self._open()
-        if self._add(key, tensor, observer, needed):
+        self._start()
+        if self._table.add(layer, tensor, observer):
             return True
-        if not 0 < needed <= self._device_bytes:
+        if not self._table.would_fit(tensor, observer):
             return False
         self._hand_over()  # makes room
-        return self._add(key, tensor, observer, needed)
-
-    def _add(self, key: _Key, tensor: torch.Tensor, observer: Observer, needed: int) -> bool:
-        """To a counter, which may be a new one. False: the tensor is not for one, or there is no room."""
-        with self._lock:
-            counter = None if observer.depends_on_order else self._counters.get(key)
-            if counter is None:
-                if needed > 0 and self._held_bytes + needed > self._device_bytes:
-                    return False
-                counter = kernels.make_counter(tensor, observer, on_device=self._on_device)
-                if counter is None:
-                    return False
-                if observer.depends_on_order:
-                    self._steps.append((key, counter))
-                else:
-                    self._counters[key] = counter
-                self._held_bytes += needed
-                self._start()
-            kernels.add(counter, tensor, observer)
-        return True
+        return self._table.add(layer, tensor, observer)
 
     def _open(self) -> None:
         # Before _start: the session's own function for the end of the process has to run after the collector's, and
         # the worker's threads can't be started that late. Other sessions, in this process, have neither.
         if self._thread is None and isinstance(self._session, Session):
-            self._give(self._session.open)
+            with contextlib.suppress(CalibdError):  # a hand-over meets it too
+                self._session.open()
 
     def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, args=(self._stop,), name="calibd-collector", daemon=True)
-            self._thread.start()
-            self._at_exit = _at_exit(self._finish)
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._stop,), name="calibd-collector", daemon=True
+                )
+                self._thread.start()
+                self._at_exit = _at_exit(self._finish)
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(self._interval):
             self._hand_over()
 
     def hand_over(self) -> None:
-        """Gives all that was counted so far to the session, on this thread. Raises `error`, if there is one."""
+        """Gives all that was counted so far to the session, on this thread. Raises `error`, or else `failure`."""
         if self._pid == os.getpid():
             self._hand_over()
-        error = self.error
-        if error is not None:
-            raise error
+        if self.error is not None:
+            raise self.error
+        failure = self.failure
+        if failure is not None:
+            message = f"{failure}; what was observed is kept, and given when this is called again"
+            raise make_error(failure.code, message, failure.reason, failure.metadata) from failure
 
     def close(self) -> None:
         """hand_over, and ends the thread. Observing goes on to be possible. After a failure it can be repeated."""
@@ -187,73 +178,59 @@ class Collector:
 
     def _hand_over(self) -> None:
         with self._handing_over:
-            with self._lock:
-                taken = [*self._kept, *self._counters.items(), *self._steps]
-                self._kept, self._counters, self._steps = [], {}, []
-            given = 0
+            taken = self._table.take()
+            collected = 0
             try:
+                self._delivery.give()
                 for part in _by_transfer(taken):
                     with self._beside(part):
-                        found = kernels.collect([counter for _, counter in part], self._mantissa_bits())
-                    for (key, _), statistics in zip(part, found):
-                        self._give(self._session.observe_statistics, key[0], statistics)
-                        given += 1
+                        found = kernels.collect([counted.counter for counted in part], self._mantissa_bits())
+                    for counted, statistics in zip(part, found):
+                        self._delivery.keep(counted.key.layer, statistics, counted.observer)
+                        collected += 1
+                    self._delivery.offer()
                 self._failure = None
             except Exception as error:
                 self._failure = make_error("INTERNAL", f"what was counted cannot be handed over: {error!r}")
                 self._failure.__cause__ = error
             finally:
-                with self._lock:
-                    self._held_bytes -= sum(_device_bytes(counter) for _, counter in taken[:given])
-                    self._put_back(taken[given:])
-
-    def _put_back(self, taken: Sequence[Tuple[_Key, kernels.Counter]]) -> None:
-        for key, counter in taken:
-            observer = self.observer_of(key[0])
-            if observer is not None and observer.depends_on_order:
-                self._kept.append((key, counter))  # before the steps that came since
-            elif self._counters.setdefault(key, counter) is not counter:
-                self._kept.append((key, counter))
+                self._table.release(taken[:collected])
+                self._table.put_back(taken[collected:])
 
     def _finish(self) -> None:
         """For the end of the process. The session may have ended before: what it is given now, it has to flush."""
+        self._hand_over()
+        problem = self.failure
         try:
-            self.hand_over()
-            self._session.flush(_EXIT_TIMEOUT)
+            if problem is None:  # else there is no server
+                self._session.flush(_EXIT_TIMEOUT)
         except CalibdError as error:
+            problem = error
+        problem = self.error or problem
+        if problem is not None:
             warnings.warn(
-                f"calibd: the process ends and what was observed last may be lost; close the watcher before: {error}",
+                f"calibd: the process ends and what was observed last may be lost; close the watcher before: {problem}",
                 RuntimeWarning,
                 stacklevel=1,
             )
-
-    def _give(self, call: Any, *arguments: Any) -> None:
-        try:
-            call(*arguments)
-        except CalibdError as error:
-            self._error = self._error or error
 
     def _mantissa_bits(self) -> int:
         return self.config().mantissa_bits or 7
 
     @contextlib.contextmanager
-    def _beside(self, part: Sequence[Tuple[_Key, kernels.Counter]]) -> Iterator[None]:
+    def _beside(self, part: Sequence[Counted]) -> Iterator[None]:
         """Work goes to a stream of its own, behind what was enqueued on the streams of these counters."""
-        (_, _, device, _, _), _ = part[0]
+        device = part[0].key.device
         if device.type != "cuda":
             yield
             return
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream(device)
         own = self._streams[device]
-        for stream in {key[3] for key, _ in part}:
+        for stream in {counted.key.stream for counted in part}:
             own.wait_event(stream.record_event())
         with torch.cuda.stream(own):
             yield
-
-
-def _device_bytes(counter: kernels.Counter) -> int:
-    return 8 * counter.elements_held if isinstance(counter, DeviceCounter) else 0
 
 
 def _at_exit(finish: Callable[[], None]) -> Callable[[], None]:
@@ -271,18 +248,16 @@ def _at_exit(finish: Callable[[], None]) -> Callable[[], None]:
     return lambda: atexit.unregister(at_exit)
 
 
-def _by_transfer(
-    taken: Sequence[Tuple[_Key, kernels.Counter]], most: int = 1 << 23
-) -> Iterator[List[Tuple[_Key, kernels.Counter]]]:
+def _by_transfer(taken: Sequence[Counted], most: int = 1 << 23) -> Iterator[List[Counted]]:
     """Runs of counters of one device that have at most `most` numbers, but for a single one."""
-    part: List[Tuple[_Key, kernels.Counter]] = []
+    part: List[Counted] = []
     held = 0
-    for key, counter in taken:
-        size = 0 if isinstance(counter, HostCounter) else counter.elements_held
-        if part and (part[0][0][2] != key[2] or held + size > most):
+    for counted in taken:
+        size = 0 if isinstance(counted.counter, HostCounter) else counted.counter.elements_held
+        if part and (part[0].key.device != counted.key.device or held + size > most):
             yield part
             part, held = [], 0
-        part.append((key, counter))
+        part.append(counted)
         held += size
     if part:
         yield part

@@ -39,7 +39,7 @@ def observe(tensor: torch.Tensor, observer: Observer = Observer(), mantissa_bits
     tensor: float32, float16 or bfloat16, on any device, of any shape and strides; may require gradients.
     mantissa_bits: 4 to 7, those of the session.
 
-    Waits for the tensor's device. InvalidArgumentError: another element type; the tensor has no such axis.
+    Waits for the tensor's device. InvalidArgumentError: no tensor, or of another element type; it has no such axis.
     """
     check(tensor, observer)
     counter = make_counter(tensor, observer)
@@ -51,6 +51,11 @@ def observe(tensor: torch.Tensor, observer: Observer = Observer(), mantissa_bits
 
 def check(tensor: torch.Tensor, observer: Observer) -> None:
     """InvalidArgumentError unless tensors like this can be observed so."""
+    if not isinstance(tensor, torch.Tensor):
+        kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+        raise InvalidArgumentError(
+            f"calibd.torch observes a torch.Tensor and was given a {kind}: arrays are for a session's observe"
+        )
     if tensor.dtype not in DTYPES:
         raise InvalidArgumentError(
             f"a tensor of {tensor.dtype} cannot be observed: round it to float32, float16 or bfloat16 first, or leave "

@@ -25,7 +25,9 @@ class LearnableFakeQuantize(nn.Module):
 
     Before the first LearnedScales.step tensors pass as they are and are counted, for the initial values. After it the
     forward pass quantizes, and the backward pass gives the gradient of the input and adds up those of scale and zero
-    point for the next step, in float64. `scale` and `zero_point` are buffers, no parameters of an optimizer.
+    point for the next step, in float64. In training mode the result requires a gradient, so that it does also where the
+    input does not, as the model's own; in evaluation mode, where the input does. `scale` and `zero_point` are buffers,
+    no parameters of an optimizer.
     """
 
     def __init__(
@@ -84,7 +86,11 @@ class LearnableFakeQuantize(nn.Module):
         if not self.has_initial_values():
             self._count(x)
             return x
-        return _FakeQuantize.apply(x, self)
+        learner = None
+        if self.training and torch.is_grad_enabled() and not x.requires_grad:
+            # A backward pass leaves out functions none of whose arguments requires a gradient.
+            learner = torch.empty(0, device=x.device, requires_grad=True)
+        return _FakeQuantize.apply(x, self, learner)
 
     def quantizer(self) -> Quantizer:
         """With the present scale and zero point."""
@@ -161,7 +167,9 @@ class LearnableFakeQuantize(nn.Module):
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, module: LearnableFakeQuantize) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, module: LearnableFakeQuantize, learner: Optional[torch.Tensor]
+    ) -> torch.Tensor:
         # Copies: a step may come before the backward pass of an earlier forward pass.
         quantizer = module.quantizer()
         quantizer = quantizer._replace(scale=quantizer.scale.clone(), zero_point=quantizer.zero_point.clone())
@@ -171,11 +179,11 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> Tuple[torch.Tensor, None]:
+    def backward(ctx: Any, dy: torch.Tensor) -> Tuple[Optional[torch.Tensor], None, None]:
         (x,) = ctx.saved_tensors
         dx, scale, zero_point = ctx.quantizer.gradients(x.float(), dy.float())
         ctx.module.add_gradients(scale, zero_point, x.numel())
-        return dx.to(dy.dtype), None
+        return dx.to(dy.dtype) if ctx.needs_input_grad[0] else None, None, None
 
 
 class LearnedScales:

@@ -1,16 +1,11 @@
-"""A model's modules: their paths, which of them to observe, and the tensors in what they return."""
+"""A model's modules: their paths, and the tensors in what they return."""
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Optional, Sequence, Set, Tuple, Type, Union
+from typing import Any, Iterator, Set, Tuple
 
 import torch
 from torch import nn
-
-from calibd.config import matches
-
-#: A module type, or a glob over the names of a type and its base types: `Linear`, `*Norm*`, `my.package.Attention`.
-TypePattern = Union[str, Type[nn.Module]]
 
 # Attributes that compilers and sharding keep the model itself in.
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module")
@@ -50,49 +45,6 @@ def unwrap(module: nn.Module) -> nn.Module:
 def join(path: str, name: str) -> str:
     """The path of what is called `name` below `path`."""
     return f"{path}.{name}" if path else name
-
-
-def is_of_type(module: nn.Module, patterns: Sequence[TypePattern]) -> bool:
-    """Whether the type of a module, or one of its base types, matches any of the patterns."""
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            if isinstance(module, pattern):
-                return True
-            continue
-        for base in type(module).__mro__[:-1]:
-            if base is not nn.Module and any(
-                matches(pattern, name) for name in (base.__name__, f"{base.__module__}.{base.__qualname__}")
-            ):
-                return True
-    return False
-
-
-def matches_any(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name matches any of the globs."""
-    return any(matches(pattern, name) for pattern in patterns)
-
-
-def choose(
-    model: nn.Module,
-    include: Optional[Sequence[str]],
-    exclude: Sequence[str],
-    include_types: Optional[Sequence[TypePattern]],
-    exclude_types: Sequence[TypePattern],
-) -> List[Tuple[str, nn.Module]]:
-    """The modules to observe, with their paths.
-
-    include, include_types: with either, the modules that match one of them; without, those that have no modules inside.
-    exclude, exclude_types: and not those that match one of these.
-    """
-    chosen = []
-    for path, module in named_modules(model):
-        if include is None and include_types is None:
-            wanted = not any(True for _ in module.children())
-        else:
-            wanted = matches_any(path, include or ()) or is_of_type(module, include_types or ())
-        if wanted and not matches_any(path, exclude) and not is_of_type(module, exclude_types):
-            chosen.append((path, module))
-    return chosen
 
 
 def tensors_in(name: str, value: Any) -> Iterator[Tuple[str, torch.Tensor]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import numbers
 from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 from torch import nn
 
 from calibd.config import Rule
+from calibd.errors import InvalidArgumentError
 from calibd.observer import Observer
 from calibd.session import Session
 from calibd.torch import modules
 from calibd.torch.collector import Collector
 from calibd.torch.distributed import is_first_rank
 from calibd.torch.progress import Progress
-
-_Types = Union[modules.TypePattern, Sequence[modules.TypePattern]]
+from calibd.torch.selection import Globs, Selection, TypePatterns
 
 
 def rules(model: Optional[nn.Module] = None) -> List[Rule]:
@@ -38,10 +39,10 @@ def watch(
     model: nn.Module,
     session: Session,
     *,
-    include: Union[None, str, Sequence[str]] = None,
-    exclude: Union[None, str, Sequence[str]] = None,
-    include_types: Optional[_Types] = None,
-    exclude_types: Optional[_Types] = None,
+    include: Globs = None,
+    exclude: Globs = None,
+    include_types: TypePatterns = None,
+    exclude_types: TypePatterns = None,
     weights: bool = True,
     inputs: bool = False,
     batches: Optional[int] = None,
@@ -56,27 +57,32 @@ def watch(
     is not, the session's rules say (`rules()` has good ones).
 
     include, include_types: globs over module paths, and types or globs over their names. With either, the modules that
-        match one of them; without, those that have no modules inside.
+        match one of them; without, those that have no modules inside. Each glob has to match a module.
     exclude, exclude_types: leaves out modules that match. exclude may also name single layers: `*.weight`, `lstm.1`.
-        (MXNet's exclude_layers are names without `*`, its exclude_layers_match globs.)
+        (MXNet's exclude_layers are names without `*`, its exclude_layers_match globs.) What matches nothing leaves out
+        nothing, so that one list serves several models; `layers` of the Watcher says what was observed.
     weights: observe the parameters of the chosen modules that have two dimensions or more, once, now; they are counted
         on the host. Under torch.distributed rank 0 alone does, since all have the same; other fleets set it in one
         worker.
     inputs: observe the positional arguments of the chosen modules too.
-    batches: stop after so many forward passes of the model.
+    batches: stop after so many forward passes of the model; 0: weights alone.
     progress: a line on standard error; None: if that is a terminal.
 
     Integers and booleans are left out. float64 raises InvalidArgumentError from the forward pass: exclude such layers.
     Hooks do not run inside of TorchScript, nor for functions that are called without a module; under torch.compile they
     do if the model was watched before its first pass, at the price of breaks in the graph.
+
+    InvalidArgumentError: patterns of other types; a glob to include that matches no module; no module is left; batches
+    is no whole number, or below 0.
     """
+    if batches is not None and (isinstance(batches, bool) or not isinstance(batches, numbers.Integral) or batches < 0):
+        raise InvalidArgumentError(f"batches is {batches!r}: it takes a whole number, 0 for weights alone, or None")
+    selection = Selection(include, exclude, include_types, exclude_types)
     return Watcher(
         model,
         Collector(session),
-        chosen=modules.choose(
-            model, _listed(include), _listed(exclude) or (), _listed(include_types), _listed(exclude_types) or ()
-        ),
-        exclude=_listed(exclude) or (),
+        chosen=selection.choose(model),
+        excludes=selection.excludes,
         weights=weights,
         inputs=inputs,
         batches=batches,
@@ -93,14 +99,14 @@ class Watcher:
         collector: Collector,
         *,
         chosen: Sequence[Tuple[str, nn.Module]],
-        exclude: Sequence[str],
+        excludes: Callable[[str], bool],
         weights: bool,
         inputs: bool,
         batches: Optional[int],
         progress: Optional[bool],
     ) -> None:
         self._collector = collector
-        self._exclude = exclude
+        self._excludes = excludes
         self._batches = batches
         self._batches_seen = 0
         self._layers: Dict[str, bool] = {}
@@ -133,7 +139,8 @@ class Watcher:
     def close(self) -> None:
         """Removes the hooks and gives the session what was counted; its flush makes that durable. Can be repeated.
 
-        Raises the first error that the session answered with: of a layer that was refused, say.
+        Raises the first error with which the session refused something, of a layer, say. When the session can't be
+        given everything for now, as its server can't be reached, raises why; the rest is kept for the next close.
         """
         self._remove_hooks()
         self._progress.close()
@@ -190,12 +197,5 @@ class Watcher:
 
     def _is_excluded(self, layer: str) -> bool:
         if layer not in self._excluded:
-            self._excluded[layer] = modules.matches_any(layer, self._exclude)
+            self._excluded[layer] = self._excludes(layer)
         return self._excluded[layer]
-
-
-def _listed(value: Any) -> Optional[List[Any]]:
-    """One value or several as a list; None stays."""
-    if value is None:
-        return None
-    return [value] if isinstance(value, (str, type)) else list(value)
