@@ -47,14 +47,44 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+def output_name(path: str) -> str:
+    """The layer that a module's output is."""
+    return path or "output"
+
+
+def input_name(path: str) -> str:
+    """The layer that a module's arguments are."""
+    return join(path, "input")
+
+
+def layers_of(path: str, module: nn.Module, *, weights: bool, inputs: bool) -> Iterator[Tuple[str, str]]:
+    """The names of a module's layers as far as they are known before it is called, each with what it is, in words."""
+    whose = f"module {path!r}" if path else "the model"
+    yield output_name(path), f"the output of {whose}"
+    if inputs:
+        yield input_name(path), f"the input of {whose}"
+    if weights:
+        for name, _ in weights_of(module):
+            yield join(path, name), f"parameter {name!r} of {whose}"
+
+
+def weights_of(module: nn.Module) -> Iterator[Tuple[str, nn.Parameter]]:
+    """The module's own parameters that have two dimensions or more, by name."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.dim() >= 2:
+            yield name, parameter
+
+
 def tensors_in(name: str, value: Any) -> Iterator[Tuple[str, torch.Tensor]]:
     """The tensors that can be observed in what a module takes or returns.
 
     A tensor is called `name`; those in a tuple, list or dictionary are called NAME.0, NAME.1 or NAME.KEY, at any depth.
-    Integers and booleans, sparse and quantized tensors, those without data (meta), and everything else are left out.
+    Integers and booleans, sparse, nested and quantized tensors, those without data (meta), and everything else are left
+    out.
     """
     if isinstance(value, torch.Tensor):
-        if value.is_floating_point() and value.layout is torch.strided and value.device.type != "meta":
+        strided = value.layout is torch.strided and not value.is_nested
+        if strided and value.is_floating_point() and value.device.type != "meta":
             yield name, value
     elif isinstance(value, (tuple, list)):
         for index, item in enumerate(value):

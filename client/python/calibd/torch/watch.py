@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Set, Tuple, Type
 
+import torch
 from torch import nn
 
 from calibd.config import Rule
@@ -17,6 +19,15 @@ from calibd.torch.collector import Collector
 from calibd.torch.distributed import is_first_rank
 from calibd.torch.progress import Progress
 from calibd.torch.selection import Globs, Selection, TypePatterns
+
+# Modules that hold others or parameters; the last is what nn.MultiheadAttention's out_proj is.
+_NEVER_CALLED = (
+    nn.ModuleList,
+    nn.ModuleDict,
+    nn.ParameterList,
+    nn.ParameterDict,
+    nn.modules.linear.NonDynamicallyQuantizableLinear,
+)
 
 
 def rules(model: Optional[nn.Module] = None) -> List[Rule]:
@@ -72,8 +83,14 @@ def watch(
     Hooks do not run inside of TorchScript, nor for functions that are called without a module; under torch.compile they
     do if the model was watched before its first pass, at the price of breaks in the graph.
 
+    nn.TransformerEncoderLayer is one function when it is evaluated without gradients (its fast path), and no hooks run
+    inside of it: torch.backends.mha.set_fastpath_enabled(False) before; with PyTorch before 2.3, which does not have
+    that, set `layer.training = True` (of the layer alone: train() would switch on what is inside, dropout too).
+
+    While it is watched the model can be copied, and its copies are observed with it; it cannot be pickled or scripted.
+
     InvalidArgumentError: patterns of other types; a glob to include that matches no module; no module is left; batches
-    is no whole number, or below 0.
+    is no whole number, or below 0; two layers would have one name; the model itself is a ScriptModule.
     """
     if batches is not None and (isinstance(batches, bool) or not isinstance(batches, numbers.Integral) or batches < 0):
         raise InvalidArgumentError(f"batches is {batches!r}: it takes a whole number, 0 for weights alone, or None")
@@ -109,17 +126,21 @@ class Watcher:
         self._excludes = excludes
         self._batches = batches
         self._batches_seen = 0
+        self._uncalled: Set[str] = set()
         self._layers: Dict[str, bool] = {}
         self._excluded: Dict[str, bool] = {}
         self._handles: List[Any] = []
         self._progress = Progress(batches, progress)
-        if weights and is_first_rank():
-            self._observe_weights(chosen)
-        if batches == 0:
-            return
-        for path, module in chosen:
-            self._handles.append(module.register_forward_hook(self._hook(path, inputs)))
-        self._handles.append(model.register_forward_hook(self._end_of_batch()))
+        weights = weights and is_first_rank()
+        self._refuse_names_of_two(chosen, weights, inputs)
+        try:
+            if batches != 0:
+                self._add_hooks(model, chosen, inputs)
+            if weights:
+                self._observe_weights(chosen)
+        except BaseException:
+            self._remove_hooks()
+            raise
 
     @property
     def layers(self) -> List[str]:
@@ -140,11 +161,13 @@ class Watcher:
         """Removes the hooks and gives the session what was counted; its flush makes that durable. Can be repeated.
 
         Raises the first error with which the session refused something, of a layer, say. When the session can't be
-        given everything for now, as its server can't be reached, raises why; the rest is kept for the next close.
+        given everything for now, as its server can't be reached, raises why; the rest is kept for the next close. Warns
+        of modules that were to be observed, but that no batch has called.
         """
         self._remove_hooks()
         self._progress.close()
         self._collector.close()
+        self._warn_of_uncalled()
 
     def __enter__(self) -> Watcher:
         return self
@@ -158,20 +181,44 @@ class Watcher:
             if error is None:  # else it says more
                 raise
 
-    # Hooks are functions, not methods: a copy of the model shares them, and this, with the model.
+    def _add_hooks(self, model: nn.Module, chosen: Sequence[Tuple[str, nn.Module]], inputs: bool) -> None:
+        if isinstance(model, torch.jit.ScriptModule):
+            raise InvalidArgumentError("the model is a ScriptModule, which runs no hooks: watch what it was made of")
+        for path, module in chosen:
+            if not isinstance(module, _NEVER_CALLED):
+                self._uncalled.add(path)
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            if inputs:
+                self._handles.append(module.register_forward_pre_hook(_Hook(self._before(path))))
+            self._handles.append(module.register_forward_hook(_Hook(self._after(path))))
+        self._handles.append(model.register_forward_hook(_Hook(self._end_of_batch())))
 
-    def _hook(self, path: str, inputs: bool) -> Callable[[nn.Module, Any, Any], None]:
-        output_name, input_name = path or "output", modules.join(path, "input")
+    # Copies of the model keep their hooks when these are removed: hooks of a watcher that has ended do nothing.
+
+    def _before(self, path: str) -> Callable[[nn.Module, Any], None]:
+        name = modules.input_name(path)
+
+        def hook(module: nn.Module, arguments: Any) -> None:
+            if self._handles:  # now: the module may write to its arguments
+                self._observe(name, arguments[0] if len(arguments) == 1 else arguments)
+
+        return hook
+
+    def _after(self, path: str) -> Callable[[nn.Module, Any, Any], None]:
+        name = modules.output_name(path)
 
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            if inputs:
-                self._observe(input_name, arguments[0] if len(arguments) == 1 else arguments)
-            self._observe(output_name, output)
+            if self._handles:
+                self._uncalled.discard(path)
+                self._observe(name, output)
 
         return hook
 
     def _end_of_batch(self) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            if not self._handles:
+                return
             self._batches_seen += 1
             self._progress.update(self._batches_seen, len(self._layers))
             if self._batches_seen == self._batches:
@@ -186,9 +233,30 @@ class Watcher:
 
     def _observe_weights(self, chosen: Sequence[Tuple[str, nn.Module]]) -> None:
         for path, module in chosen:
-            for name, parameter in module.named_parameters(recurse=False):
-                if parameter.dim() >= 2:
-                    self._observe(modules.join(path, name), parameter, once=True)
+            for name, parameter in modules.weights_of(module):
+                self._observe(modules.join(path, name), parameter, once=True)
+
+    def _refuse_names_of_two(self, chosen: Sequence[Tuple[str, nn.Module]], weights: bool, inputs: bool) -> None:
+        owners: Dict[str, str] = {}
+        for path, module in chosen:
+            for layer, owner in modules.layers_of(path, module, weights=weights, inputs=inputs):
+                if not self._is_excluded(layer) and owners.setdefault(layer, owner) != owner:
+                    raise InvalidArgumentError(
+                        f"layer {layer!r} would be {owners[layer]} and {owner}: leave one of them out (include, "
+                        "exclude_types), or give the module another name"
+                    )
+
+    def _warn_of_uncalled(self) -> None:
+        uncalled, self._uncalled = sorted(self._uncalled), set()
+        if not uncalled or self._batches_seen == 0:
+            return
+        more = f" and {len(uncalled) - 3} more" if len(uncalled) > 3 else ""
+        warnings.warn(
+            f"calibd: not observed, since no batch called them as modules: {', '.join(map(repr, uncalled[:3]))}{more}. "
+            "Functions, TorchScript and nn.TransformerEncoderLayer's fast path run no hooks (see calibd.torch.watch)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def _observe(self, name: str, value: Any, *, once: bool = False) -> None:
         for layer, tensor in modules.tensors_in(name, value):
@@ -199,3 +267,24 @@ class Watcher:
         if layer not in self._excluded:
             self._excluded[layer] = self._excludes(layer)
         return self._excluded[layer]
+
+
+class _Hook:
+    """A hook that copies of a model share with it, and that says why a watched model cannot be saved."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> None:
+        self._call(*arguments)
+
+    def __deepcopy__(self, memo: Any) -> _Hook:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a watched model cannot be pickled: close the watcher before, or save the model's state_dict")
+
+    @property
+    def __name__(self) -> str:
+        # What torch.jit.script asks a hook for. An AttributeError, for those who can do without.
+        raise AttributeError("a watched model cannot be scripted: close the watcher before")
