@@ -1,12 +1,13 @@
 """Errors as exceptions."""
 
+import copy
 import pickle
 
 import calibd
 import pytest
 from calibd import errors
 from calibd.errors import CalibdError, Meaning
-from calibd.rpc import errors_pb2, observe_pb2, quantization_pb2
+from calibd.rpc import calibration_service_pb2, errors_pb2, observe_pb2, quantization_pb2
 
 
 def refusal(reason, code=3, **metadata):
@@ -32,6 +33,26 @@ def test_a_server_that_is_not_there_is_named(server):
     with calibd.connect(server.address, timeout=0.3) as client:
         with pytest.raises(errors.UnavailableError, match=f"cannot reach calibd at {server.address}"):
             client.sessions()
+
+
+def test_a_connection_that_is_closed_before_a_call_begins_is_named(client):
+    connection = client.connection
+
+    def call(calls, seconds):
+        connection.close()
+        return calls.ListSessions(calibration_service_pb2.ListSessionsRequest(), timeout=seconds)
+
+    with pytest.raises(errors.FailedPreconditionError, match="is closed: connect again"):
+        connection.repeat(call)
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_is_connected_stays_in_its_process(client, duplicate):
+    session = client.create_session("s")
+    with pytest.raises(TypeError, match=r"Session cannot be .*connect in each process, calibd.connect\('.*'\).*'s'"):
+        duplicate(session)
+    with pytest.raises(TypeError, match="Client cannot be .*connect in each process"):
+        duplicate(client)
 
 
 def test_python_knows_values_and_time():

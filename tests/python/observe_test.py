@@ -186,3 +186,20 @@ def test_wrong_claims_are_refused() -> None:
         observe(np.float32(1), Observer("histogram", -1))
     with pytest.raises(InvalidArgumentError, match="mantissa_bits is 3"):
         observe(np.zeros(3, np.float32), Observer(), 3)
+
+
+def test_what_numpy_makes_no_array_of_is_refused() -> None:
+    class Unreadable:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise RuntimeError("it is elsewhere")
+
+    with pytest.raises(InvalidArgumentError, match=r"no array of this .*Unreadable \(it is elsewhere\)$"):
+        observe(Unreadable(), Observer())
+
+
+def test_tensors_that_numpy_can_not_read_are_told_where_to_go() -> None:
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.ones(3, dtype=torch.bfloat16), torch.nn.Parameter(torch.ones(3))):
+        with pytest.raises(InvalidArgumentError, match="torch.*calibd.torch.watch.*calibd.torch.observe.*detach"):
+            observe(tensor, Observer())
+    assert observe(torch.ones(3), Observer()) == observe(np.ones(3, np.float32), Observer())

@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_step_is_said_before_it_is_sent(connection):
         step({"channels": TENSOR})()
     with pytest.raises(InvalidArgumentError, match='layer "a".*float64'):
         step({"a": np.ones(2)})()
-    with pytest.raises(InvalidArgumentError, match="the first one is 1"):
+    with pytest.raises(InvalidArgumentError, match="step is 0; it must be an integer, 1 or more"):
         worker.step(LAYERS, step=0)
     small = open_rank(connection, "s", 0, max_message_bytes=100)
     wide = {"a": np.arange(1000, dtype=np.float32)}

@@ -127,6 +127,13 @@ def test_passive_layers_have_what_they_are_given(session):
     session.set_qparams("p", 0.5, 3)
     (given,) = session.qparams("p")
     assert (given.scale.tolist(), given.zero_point.tolist()) == ([0.5], [3])
+    for bad in (1.7, [1.7], np.array([1.0]), "3"):
+        with pytest.raises(calibd.InvalidArgumentError, match="zero_point is .*must be an integer"):
+            session.set_qparams("p", 0.5, bad)
+    with pytest.raises(calibd.InvalidArgumentError, match="scale is '0.5'; it must be a number"):
+        session.set_qparams("p", "0.5")
+    assert session.qparams("p")[0].zero_point.tolist() == [3]
+    session.set_qparams("p", 0.5, [np.int8(4)])
     session.set_qparams("p", np.array([0.25], np.float32))
     assert session.qparams("p")[0].scale.tolist() == [0.25]
     for scale in (np.array(0.125), np.float32(0.125), [0.125], (0.125,)):
@@ -150,8 +157,39 @@ def test_disabled_sealed_deleted(session):
     session.delete()
     with pytest.raises(calibd.NotFoundError):
         session.describe()
-    with pytest.raises(calibd.FailedPreconditionError):
-        session.close()
+    session.close()
+
+
+def test_deleting_a_session_ends_what_contributes_to_it(server):
+    with calibd.connect(server.address) as client:
+        session = client.create_session("s")
+        session.observe("fc", VALUES)
+        session.flush()
+        ranked = client.create_session("steps", world_size=1, rank=0)
+        ranked.step({"fc": VALUES[0]})
+        for deleted in (session, ranked):
+            with deleted:
+                deleted.delete()
+        assert not client._contributions
+        client.create_session("s")
+        session.observe("fc", VALUES)
+        session.flush()
+        assert session.qparams()[0].count == VALUES.size
+
+
+def test_deleting_that_fails_loses_nothing(client, monkeypatch):
+    session = client.create_session("s")
+    session.observe("fc", VALUES)
+
+    def refuse(name, request):
+        raise calibd.PermissionDeniedError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.connection, "unary", refuse)
+        with pytest.raises(calibd.PermissionDeniedError):
+            session.delete()
+    session.flush()
+    assert session.qparams()[0].count == VALUES.size
 
 
 def test_steps_need_a_rank_and_observing_none(client):
@@ -232,3 +270,12 @@ def test_an_interrupted_close_loses_nothing(client, monkeypatch):
             session.close()
     session.close()
     assert session.qparams()[0].count == VALUES.size
+
+
+def test_a_layer_is_named_by_what_could_not_be_observed(client):
+    session = client.create_session(
+        "s", rules=[calibd.Rule("raw", calibd.Observer("reference_histogram")), calibd.Rule("*")]
+    )
+    for layer in ("fc", "raw"):
+        with pytest.raises(calibd.InvalidArgumentError, match=f'^layer "{layer}": an array of float64'):
+            session.observe(layer, np.ones(3))

@@ -120,6 +120,44 @@ def test_a_server_that_contradicts_itself_ends_the_worker() -> None:
     scripted.stop()
 
 
+def test_ctrl_c_leaves_a_worker_open_that_is_about_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    scripted, worker = run(takes_all)
+    worker.observe("a", ONES)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._sender, "_wait_until_durable", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker.close(LONG)
+    worker.observe("a", ONES)
+    worker.flush(LONG)
+    assert not worker.closed
+    worker.close(LONG)
+    assert worker.closed
+    scripted.stop()
+
+
+def test_ctrl_c_while_a_stream_ends_leaves_a_worker_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted, worker = run(takes_all)
+    worker.observe("a", ONES)
+    worker.flush(LONG)
+
+    def interrupt() -> None:
+        close()
+        raise KeyboardInterrupt
+
+    close = worker._sender._stream.close
+    monkeypatch.setattr(worker._sender._stream, "close", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        worker.close(LONG)
+    assert worker.closed
+    with pytest.raises(FailedPreconditionError, match="closed"):
+        worker.observe("a", ONES)
+    worker.close(LONG)
+    scripted.stop()
+
+
 def test_observing_does_not_wait_for_a_server_that_stands_still() -> None:
     def takes_nothing(stream: Stream) -> None:
         stream.welcome()

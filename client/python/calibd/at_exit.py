@@ -8,16 +8,17 @@ import os
 import threading
 import time
 import warnings
-from typing import Dict, Protocol, Tuple
+from typing import Dict, Optional, Protocol, Tuple
 
 from calibd import fork
+from calibd.deadline import remaining
 from calibd.errors import CalibdError
 
 
 class Closable(Protocol):
     """A worker or rank."""
 
-    def close(self, timeout: float = ...) -> None:
+    def close(self, timeout: Optional[float] = ...) -> None:
         """Makes everything durable and ends."""
 
 
@@ -50,7 +51,7 @@ class _Exit(fork.Forkable):
         begin = time.monotonic()
         for session, closable, timeout in entries:
             try:
-                closable.close(timeout=max(0.0, begin + timeout - time.monotonic()))
+                closable.close(timeout=remaining(begin + timeout))
             except CalibdError as error:
                 warnings.warn(
                     f"calibd: the process ends and what it observed last for session {session} may be lost; call "
@@ -79,7 +80,8 @@ _exit = _Exit()
 
 
 def add(session: str, closable: Closable, timeout: float) -> None:
-    """Closes `closable` when the process exits in order, within `timeout` seconds; warns of what is lost then."""
+    """Closes `closable` when the process exits in order, within `timeout` seconds, which may be infinity; warns of what
+    is lost then. Once more: another timeout."""
     _exit.add(session, closable, timeout)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, Typ
 import grpc
 
 from calibd import fork
+from calibd.deadline import Default, Timeout, deadline_in, option, remaining
 from calibd.errors import (
     CalibdError,
     CancelledError,
@@ -64,7 +65,7 @@ class Connection(fork.Forkable):
         metadata: (lower-case key, value) pairs sent with every call, or a function that yields them for each call.
             When it raises, a call fails with UnavailableError, and a worker or rank tries again later.
         options: gRPC channel options that replace or join calibd's own.
-        timeout: seconds of each unary call, retries included.
+        timeout: seconds of each unary call, retries included; None: no limit.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class Connection(fork.Forkable):
         credentials: Optional[grpc.ChannelCredentials] = None,
         metadata: Union[Metadata, Callable[[], Metadata]] = (),
         options: Sequence[Tuple[str, Any]] = (),
-        timeout: float = 30.0,
+        timeout: Optional[float] = 30.0,
     ) -> None:
         self.target = target
-        self.timeout = timeout
+        self.timeout = option("timeout", timeout)
         self._credentials = credentials
         self._metadata = metadata if callable(metadata) else _checked(metadata)
         self._options = {**_OPTIONS, **dict(options)}
@@ -129,31 +130,33 @@ class Connection(fork.Forkable):
             except ValueError:  # the channel was closed in between
                 raise CancelledError("the process forks, or the connection was closed") from None
 
-    def unary(self, name: str, request: Any, timeout: Optional[float] = None) -> Any:
+    def unary(self, name: str, request: Any, timeout: Timeout = Default.CONNECTION) -> Any:
         """Makes the call `name` of the service, such as "GetSession"; its answer. See `repeat`."""
 
-        def call(calls: Calls, seconds: float) -> Any:
+        def call(calls: Calls, seconds: Optional[float]) -> Any:
             return getattr(calls, name)(request, timeout=seconds, metadata=self.metadata())
 
         return self.repeat(call, timeout)
 
-    def repeat(self, call: Callable[[Calls, float], Answer], timeout: Optional[float] = None) -> Answer:
-        """Runs `call` with the calls and the seconds that are left; what it returns.
+    def repeat(self, call: Callable[[Calls, Optional[float]], Answer], timeout: Timeout = Default.CONNECTION) -> Answer:
+        """Runs `call` with the calls and the seconds that are left, None where there is no limit; what it returns.
 
-        UNAVAILABLE is tried again with backoff and jitter until `timeout` seconds (default: the connection's) are
-        over, so `call` must be one that can be repeated. Raises CalibdError.
+        UNAVAILABLE is tried again with backoff and jitter until `timeout` seconds (None: no limit; default: the
+        connection's) are over, so `call` must be one that can be repeated. Raises CalibdError.
         """
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        deadline = deadline_in(self.timeout if isinstance(timeout, Default) else timeout)
         backoff = _FIRST_BACKOFF
         while True:
             begin = time.monotonic()
             try:
                 with self._attempt() as calls:
-                    return call(calls, max(0.0, deadline - time.monotonic()))
+                    return call(calls, remaining(deadline))
             except CalibdError:  # of `metadata`
                 raise
             except ValueError:  # the channel was closed before the call had begun
-                if self._paused_at < begin or self._closed:
+                if self._closed:
+                    raise self._closed_error() from None
+                if self._paused_at < begin:
                     raise
                 continue
             except grpc.RpcError as error:
@@ -198,7 +201,7 @@ class Connection(fork.Forkable):
     def _open_calls(self) -> Calls:
         self._changed.wait_for(lambda: self._pauses == 0, _PAUSE_TIMEOUT)
         if self._closed:
-            raise FailedPreconditionError(f"the connection to calibd at {self.target} is closed: connect again")
+            raise self._closed_error()
         if fork.refusal():
             raise FailedPreconditionError(fork.refusal())
         if self._calls is None:
@@ -216,6 +219,9 @@ class Connection(fork.Forkable):
             self._finalizer.atexit = False
             fork.install()
         return self._calls
+
+    def _closed_error(self) -> CalibdError:
+        return FailedPreconditionError(f"the connection to calibd at {self.target} is closed: connect again")
 
     def _close_channel(self) -> None:
         finalizer, self._finalizer, self._channel, self._calls = self._finalizer, None, None, None

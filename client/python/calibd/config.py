@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
+from calibd import arguments
 from calibd.observer import Observer
 from calibd.quantize import QuantSpec
 from calibd.rpc import session_pb2 as pb
 from calibd.words import to_number, to_word
 
 __all__ = ["Observer", "Rule", "SessionConfig", "Synchronous", "matches"]
+
+MAX_WORLD_SIZE = 65536
+_MAX_WINDOW = 256
+_MAX_SECONDS = 315_576_000_000  # that a duration message can have
+
+
+def _check_type(name: str, value: Any, expected: type, what: str) -> None:
+    if value is not None and not isinstance(value, expected):
+        raise arguments.refusal(name, value, f"it must be {what}, or None")
 
 
 def matches(pattern: str, layer: str) -> bool:
@@ -45,6 +55,12 @@ class Rule:
     pattern: str
     observer: Optional[Observer] = Observer()
     quant_spec: Optional[QuantSpec] = None
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgumentError for what is of another type."""
+        arguments.text("pattern", self.pattern, 'it must be a glob, such as "*.weight"')
+        _check_type("observer", self.observer, Observer, 'a calibd.Observer, such as calibd.Observer("minmax")')
+        _check_type("quant_spec", self.quant_spec, QuantSpec, "a calibd.QuantSpec")
 
     def to_proto(self) -> pb.LayerRule:
         """The message."""
@@ -85,13 +101,16 @@ class Synchronous:
     window: int = 0
 
     def to_proto(self) -> pb.SynchronousOptions:
-        """The message. Raises InvalidArgumentError for a policy that there is not."""
+        """The message. Raises InvalidArgumentError for a policy that there is not, and numbers out of range."""
         message = pb.SynchronousOptions(
-            world_size=self.world_size,
+            world_size=arguments.whole_number("world_size", self.world_size, 1, MAX_WORLD_SIZE),
             straggler_policy=to_number(pb.StragglerPolicy, self.straggler_policy),
-            window=self.window,
+            window=arguments.whole_number("window", self.window, 0, _MAX_WINDOW),
         )
         if self.deadline is not None:
+            what = "it must be a number of seconds, at least 0.001"
+            if not 0 <= arguments.number("straggler deadline", self.deadline, what) <= _MAX_SECONDS:
+                raise arguments.refusal("straggler deadline", self.deadline, what)
             message.deadline.FromNanoseconds(round(self.deadline * 1e9))
         return message
 
@@ -122,6 +141,13 @@ class SessionConfig:
     mantissa_bits: int = 0
     synchronous: Optional[Synchronous] = None
 
+    def __post_init__(self) -> None:
+        """Raises InvalidArgumentError for what is of another type."""
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise arguments.refusal("rules", rule, 'each must be a calibd.Rule, such as calibd.Rule("*")')
+        _check_type("synchronous", self.synchronous, Synchronous, "a calibd.Synchronous")
+
     def observer_of(self, layer: str) -> Optional[Observer]:
         """The observer of a layer; None when the rules skip it."""
         if not self.rules:
@@ -129,8 +155,10 @@ class SessionConfig:
         return next((rule.observer for rule in self.rules if matches(rule.pattern, layer)), None)
 
     def to_proto(self) -> pb.SessionConfig:
-        """The message. Raises InvalidArgumentError for words that there are not; the server checks the rest."""
-        message = pb.SessionConfig(rules=[rule.to_proto() for rule in self.rules], mantissa_bits=self.mantissa_bits)
+        """The message. Raises InvalidArgumentError for words that there are not, and what the message can't have; the
+        server checks the rest."""
+        mantissa_bits = arguments.whole_number("mantissa_bits", self.mantissa_bits, 0, 7)
+        message = pb.SessionConfig(rules=[rule.to_proto() for rule in self.rules], mantissa_bits=mantissa_bits)
         if self.synchronous is not None:
             message.synchronous.CopyFrom(self.synchronous.to_proto())
         return message

@@ -102,7 +102,7 @@ class Contribution(fork.Forkable):
             reason="RANK_INVALID",
         )
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: Optional[float]) -> None:
         """Closes what is open; after DeadlineExceededError, or Ctrl-C, it still is."""
         with self._lock:
             contributor = self._contributor
@@ -110,12 +110,23 @@ class Contribution(fork.Forkable):
             return
         try:
             contributor.close(timeout)
-        except TimeoutError:
-            raise
-        except CalibdError:
+        finally:
+            if contributor.closed:
+                self._forget(contributor)
+
+    def abandon(self) -> None:
+        """Ends what is open; what is not durable may be lost."""
+        with self._lock:
+            contributor = self._contributor
+        if contributor is not None:
+            contributor.abandon()
             self._forget(contributor)
-            raise
-        self._forget(contributor)
+
+    def skip_at_exit(self) -> None:
+        """The process's exit does not wait for what is open now, and warns of what is not durable then."""
+        with self._lock:
+            if self._contributor is not None:
+                at_exit.add(self.session, self._contributor, 0.0)
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()

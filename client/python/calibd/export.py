@@ -63,7 +63,11 @@ def format_number(name: str) -> pb.ExportFormat:
 
 
 def export(
-    connection: Connection, options: pb.ExportOptions, source: Optional[Input], path: Optional[Path], timeout: float
+    connection: Connection,
+    options: pb.ExportOptions,
+    source: Optional[Input],
+    path: Optional[Path],
+    timeout: Optional[float],
 ) -> ExportSummary:
     """Makes the file, at `path` whole or not at all; an existing one is replaced.
 
@@ -72,12 +76,12 @@ def export(
         options: what is exported, and how.
         source: for the formats that take one: the file that the new one is made of.
         path: where the file goes; None: into ExportSummary.data.
-        timeout: seconds for all of it.
+        timeout: seconds for all of it; None: no limit.
 
     Raises CalibdError as the call does (calibration_service.proto), and OSError for files.
     """
 
-    def attempt(calls: Calls, seconds: float) -> Tuple[pb.ExportSummary, Optional[bytes]]:
+    def attempt(calls: Calls, seconds: Optional[float]) -> Tuple[pb.ExportSummary, Optional[bytes]]:
         with contextlib.ExitStack() as stack:
             chunks = _read(source, stack) if source is not None else iter(())
             write, finish = stack.enter_context(_output(path))

@@ -56,7 +56,7 @@ def observe(
     (float64 and integers are for the caller to round) and when the array has no such axis. Thread-safe.
     """
     check_mantissa_bits(mantissa_bits)
-    words, kind = _words_of(np.asarray(array), dtype)
+    words, kind = _words_of(to_array(array), dtype)
     counting = observer.collects_histogram
     axis = observer.channel_axis
     if axis is None:
@@ -83,6 +83,21 @@ def observe(
         else:
             parts.append(_observe_short(_to_words(group.reshape(len(group), -1), kind), kind, bits))
     return TensorStatistics.concatenate(parts)
+
+
+def to_array(array: npt.ArrayLike) -> npt.NDArray[Any]:
+    """As np.asarray. Raises InvalidArgumentError for what NumPy makes no array of, such as some PyTorch tensors."""
+    try:
+        return np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(array)
+        what = f"NumPy makes no array of this {kind.__module__}.{kind.__qualname__} ({error})"
+        if kind.__module__.split(".")[0] == "torch":
+            what += (
+                ": watch its module with calibd.torch.watch, give observe_statistics what calibd.torch.observe counts, "
+                "or give tensor.detach().cpu(), of float32 or float16"
+            )
+        raise InvalidArgumentError(what) from None
 
 
 def little_endian(array: npt.NDArray[Any], dtype: Optional[str] = None) -> Tuple[bytes, str]:

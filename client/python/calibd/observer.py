@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
+from calibd import arguments
 from calibd.quantize import Method
 from calibd.rpc import session_pb2 as pb
 from calibd.words import to_number, to_word
+
+_MAX_INT32 = (1 << 31) - 1
+_MAX_UINT32 = (1 << 32) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Ema:
         """The message."""
         message = pb.EmaOptions(convention=to_number(pb.EmaConvention, self.convention))
         if self.weight is not None:
-            message.weight = self.weight
+            message.weight = arguments.number("weight", self.weight)
         return message
 
     @staticmethod
@@ -56,7 +60,9 @@ class ReferenceHistogram:
     def to_proto(self) -> pb.ReferenceHistogramOptions:
         """The message."""
         return pb.ReferenceHistogramOptions(
-            rule=to_number(pb.ReferenceRule, self.rule), bins=self.bins, max_bins=self.max_bins
+            rule=to_number(pb.ReferenceRule, self.rule),
+            bins=arguments.whole_number("bins", self.bins, 0, _MAX_UINT32),
+            max_bins=arguments.whole_number("max_bins", self.max_bins, 0, _MAX_UINT32),
         )
 
     @staticmethod
@@ -93,12 +99,12 @@ class Learned:
         """The message."""
         message = pb.LearnedOptions(
             optimizer=to_number(pb.LearnedOptimizer, self.optimizer),
-            plain_gradients=self.plain_gradients,
-            replicated=self.replicated,
+            plain_gradients=arguments.flag("plain_gradients", self.plain_gradients),
+            replicated=arguments.flag("replicated", self.replicated),
         )
         for name in _LEARNED_NUMBERS:
             if getattr(self, name) is not None:
-                setattr(message, name, getattr(self, name))
+                setattr(message, name, arguments.number(name, getattr(self, name)))
         if self.initial is not None:
             message.initial.CopyFrom(self.initial.to_proto())
         return message
@@ -148,10 +154,15 @@ class Observer:
         return self.kind in ("histogram", "learned")
 
     def to_proto(self) -> pb.ObserverConfig:
-        """The message. Raises InvalidArgumentError for words that there are not; the server checks the rest."""
+        """The message. Raises InvalidArgumentError for words that there are not, and what the message can't have; the
+        server checks the rest."""
+        for name, parameters in (("ema", Ema), ("reference_histogram", ReferenceHistogram), ("learned", Learned)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, parameters):
+                raise arguments.refusal(name, value, f"it must be a calibd.{parameters.__name__}, or None")
         message = pb.ObserverConfig(kind=to_number(pb.ObserverKind, self.kind))
         if self.channel_axis is not None:
-            message.channel_axis = self.channel_axis
+            message.channel_axis = arguments.whole_number("channel_axis", self.channel_axis, -_MAX_INT32, _MAX_INT32)
         ema = self.ema or (Ema() if self.kind == "ema" else None)
         if ema is not None:
             message.ema.CopyFrom(ema.to_proto())

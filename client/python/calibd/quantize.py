@@ -8,6 +8,7 @@ from typing import Any, Mapping, Optional, Tuple, Union
 import numpy as np
 import numpy.typing as npt
 
+from calibd import arguments
 from calibd.errors import CalibdError, InvalidArgumentError, from_detail
 from calibd.rpc import quantization_pb2 as pb
 from calibd.words import to_number, to_word
@@ -34,14 +35,13 @@ class Method:
     entropy_variant: Optional[str] = None
 
     def to_proto(self) -> pb.MethodSpec:
-        """The message. Raises InvalidArgumentError for a word that there is not."""
-        message = pb.MethodSpec(method=to_number(pb.CalibrationMethod, self.method), one_sided=self.one_sided)
-        if self.percentile is not None:
-            message.percentile = self.percentile
-        if self.coverage is not None:
-            message.coverage = self.coverage
-        if self.norm is not None:
-            message.norm = self.norm
+        """The message. Raises InvalidArgumentError for a word that there is not, and for what is no number."""
+        message = pb.MethodSpec(
+            method=to_number(pb.CalibrationMethod, self.method), one_sided=arguments.flag("one_sided", self.one_sided)
+        )
+        for name in ("percentile", "coverage", "norm"):
+            if getattr(self, name) is not None:
+                setattr(message, name, arguments.number(name, getattr(self, name)))
         if self.entropy_variant is not None:
             message.entropy_variant = to_number(pb.EntropyVariant, self.entropy_variant)
         return message
@@ -65,7 +65,7 @@ class QuantSpec:
 
     Attributes:
         dtype: int1 to int32, uint1 to uint32, fp8_e4m3, fp8_e5m2, or auto8: uint8 for a layer without a negative
-            value, else int8.
+            value, else int8. NumPy's integer types stand for their names.
         scheme: symmetric (the real range is mirrored around zero) or affine.
         narrow_range: leave out the least code; None: as the preset does.
         preset: a framework's conventions: pytorch, tensorrt, megengine, onnxruntime, mxnet, aimet or mmrazor.
@@ -108,6 +108,8 @@ def to_method(method: Union[str, Method], **parameters: Any) -> Method:
     given = {name: value for name, value in parameters.items() if value is not None and value is not False}
     if isinstance(method, str):
         return Method(method, **given)
+    if not isinstance(method, Method):
+        raise arguments.refusal("method", method, 'give a name, such as "mse", or a calibd.Method')
     if given:
         raise InvalidArgumentError(f"{', '.join(given)} given beside a Method, which has them itself")
     return method
@@ -131,20 +133,36 @@ def _spec_message(options: Mapping[str, Any]) -> pb.QuantSpec:
         if value is None:
             continue
         if name == "dtype":
-            message.type = to_number(pb.QuantType, value)
+            message.type = to_number(pb.QuantType, _type_name(value))
         elif name == "scheme":
             message.scheme = to_number(pb.QuantScheme, value)
         elif name == "preset":
             message.preset = to_number(pb.QuantPreset, value)
         elif name == "per_channel":
-            message.granularity = pb.QUANT_GRANULARITY_PER_CHANNEL if value else pb.QUANT_GRANULARITY_PER_TENSOR
+            per_channel = arguments.flag(name, value)
+            message.granularity = pb.QUANT_GRANULARITY_PER_CHANNEL if per_channel else pb.QUANT_GRANULARITY_PER_TENSOR
         elif name == "codes":
-            message.codes.qmin, message.codes.qmax = value
+            message.codes.qmin, message.codes.qmax = _codes(value)
         elif name == "power_of_two":
-            message.power_of_two_scale = value
+            message.power_of_two_scale = arguments.flag(name, value)
         else:
-            setattr(message, name, value)
+            setattr(message, name, arguments.flag(name, value))
     return message
+
+
+def _type_name(dtype: Any) -> str:
+    if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        return str(np.dtype(dtype).name)
+    return arguments.text("dtype", dtype, 'give a name, such as "int8", or a calibd.QuantSpec')
+
+
+def _codes(value: Any) -> Tuple[int, int]:
+    try:
+        qmin, qmax = value
+    except (TypeError, ValueError):
+        raise arguments.refusal("codes", value, "it must be a pair (qmin, qmax)") from None
+    least, greatest = -(1 << 63), (1 << 63) - 1
+    return arguments.whole_number("qmin", qmin, least, greatest), arguments.whole_number("qmax", qmax, least, greatest)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

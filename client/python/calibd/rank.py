@@ -12,8 +12,10 @@ from typing import Mapping, Optional, Type
 from calibd import errors
 from calibd.channel import Connection
 from calibd.config import SessionConfig
+from calibd.contributor_options import check_options, check_rank
+from calibd.deadline import deadline_in, remaining
 from calibd.errors import CalibdError
-from calibd.rank_steps import RankSteps, closed_error, deadline_in, remaining
+from calibd.rank_steps import RankSteps, closed_error
 from calibd.rank_stream import RankStream, WaitedTicket
 from calibd.rpc import observe_pb2
 from calibd.step import Gradients, StepLayer, StepResult, World
@@ -105,7 +107,7 @@ class Rank:
         max_backoff: float = 10.0,
         kept_bytes: int = 64 << 20,
         max_message_bytes: int = 4 << 20,
-        open_timeout: float = 30.0,
+        open_timeout: Optional[float] = 30.0,
     ) -> None:
         """Connects as a rank, and makes the steps durable that are folded.
 
@@ -119,10 +121,18 @@ class Rank:
         max_message_bytes: the server's --max-message-bytes. A step is one message, so a larger one is refused here.
 
         Raises the errors of the Observe call: SESSION_NOT_FOUND, SESSION_NOT_SYNCHRONOUS, RANK_INVALID, INVALID_FIELD,
-        ...; UnavailableError after `open_timeout` seconds."""
-        if not 0 <= rank < 1 << 32:
-            raise errors.InvalidArgumentError(f"rank is {rank}; it must be 0 or more", reason="RANK_INVALID")
-        self._rank = rank
+        ...; UnavailableError after `open_timeout` seconds (None: no limit). InvalidArgumentError for an option that
+        can't be."""
+        check_options(
+            worker_id=worker_id,
+            display_name=display_name,
+            min_backoff=min_backoff,
+            max_backoff=max_backoff,
+            kept_bytes=kept_bytes,
+            max_message_bytes=max_message_bytes,
+            open_timeout=open_timeout,
+        )
+        self._rank = rank = check_rank(rank)
         self._worker_id = worker_id or str(uuid.uuid4())
         stream = RankStream(
             connection,
@@ -139,7 +149,7 @@ class Rank:
         try:
             self._steps.wait_until_open(deadline_in(open_timeout))
         except BaseException:
-            self._stop()
+            self.abandon()
             raise
 
     # --- Steps.
@@ -164,7 +174,7 @@ class Rank:
             LEARNED layer. Borrowed until the call returns and no longer. A rank may leave layers out.
         step: None: next_step. A step that this rank has contributed to already is not contributed to again but waited
             for, as if by the first call; it must have the same layers.
-        timeout: seconds; None: for ever.
+        timeout: seconds; None: no limit.
 
         DeadlineExceededError: nothing was contributed. Errors before anything is sent, beside those of the class: as
         `observe`, LAYER_NAME_INVALID, INVALID_FIELD, OBSERVER_MISMATCH."""
@@ -221,15 +231,15 @@ class Rank:
 
     # --- The end.
 
-    def flush(self, timeout: float = 300.0) -> None:
+    def flush(self, timeout: Optional[float] = 300.0) -> None:
         """Returns once every step that this rank has seen folded is durable. DeadlineExceededError after `timeout`
-        seconds."""
+        seconds; None: no limit."""
         with self._steps.locked():
             self._steps.check_usable()
             mark = self._log.folded
             self._steps.wait_until_durable(lambda: mark, deadline_in(timeout))
 
-    def close(self, timeout: float = 300.0) -> None:
+    def close(self, timeout: Optional[float] = 300.0) -> None:
         """Flush, then ends the stream; later calls fail, and steps that are not folded end with
         FailedPreconditionError, though what the server has of them stays there. After DeadlineExceededError the rank is
         still open: call again. A rank that is closed can be closed again."""
@@ -239,7 +249,7 @@ class Rank:
                 return
         failure: Optional[CalibdError] = None
         try:
-            self.flush(timeout)
+            self.flush(remaining(deadline))
         except errors.DeadlineExceededError:
             raise
         except CalibdError as error:
@@ -265,9 +275,15 @@ class Rank:
         if kind is None:
             self.close()
         else:
-            self._stop()
+            self.abandon()
 
-    def _stop(self) -> None:
+    @property
+    def closed(self) -> bool:
+        """Whether close or abandon has ended it."""
+        return self._stream.closing
+
+    def abandon(self) -> None:
+        """Ends the stream as it is; what is not folded or durable is left to the server. Can be repeated."""
         with self._steps.locked():
             self._stream.close(closed_error(), abandon=True)
         self._stream.join()

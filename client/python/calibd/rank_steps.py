@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
 from typing import Callable, List, Mapping, Optional, Tuple
 
-from calibd import errors, step_encoder, step_result
+from calibd import arguments, errors, step_encoder, step_result
 from calibd.channel import Connection
+from calibd.deadline import remaining
 from calibd.durability import await_durability
 from calibd.errors import CalibdError, again
 from calibd.rank_stream import RankStream, WaitedTicket
@@ -17,6 +17,8 @@ from calibd.step import StepResult, World
 from calibd.step_contribution import EncodedStep
 from calibd.step_encoder import StepData
 from calibd.step_layers import StepLayerInfo
+
+_LAST_STEP = (1 << 63) - 1
 
 
 class RankSteps:
@@ -79,8 +81,10 @@ class RankSteps:
         return ticket
 
     def start(self, layers: Mapping[str, StepData], step: Optional[int], deadline: float) -> WaitedTicket:
-        if step is not None and step < 1:
-            raise errors.InvalidArgumentError(f"step is {step}; the first one is 1", reason="INVALID_FIELD")
+        if not isinstance(layers, Mapping):
+            raise arguments.refusal("layers", layers, "it must be a mapping of what is given by the layers' names")
+        if step is not None:
+            step = arguments.whole_number("step", step, 1, _LAST_STEP, "INVALID_FIELD")
         with self.locked():
             self.check_usable()
             infos = [self.log.layers.find(name) for name in layers]
@@ -217,12 +221,3 @@ class RankSteps:
 
 def closed_error() -> CalibdError:
     return errors.FailedPreconditionError("the rank is closed; open another one")
-
-
-def deadline_in(timeout: Optional[float]) -> float:
-    return math.inf if timeout is None else time.monotonic() + timeout
-
-
-def remaining(deadline: float) -> Optional[float]:
-    """As threading's waits take it."""
-    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())

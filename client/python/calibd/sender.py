@@ -8,6 +8,7 @@ from typing import Callable, Optional, TypeVar
 
 from calibd.channel import Connection
 from calibd.config import SessionConfig
+from calibd.deadline import deadline_in, remaining
 from calibd.durability import await_durability
 from calibd.errors import CalibdError, DeadlineExceededError, FailedPreconditionError, UnavailableError, again
 from calibd.outbox import Outbox
@@ -26,7 +27,7 @@ class Sender:
         self._lock = self._stream.lock  # guards the stream's attributes, and what follows
         self._refusing = False  # close was called: nothing more is taken
 
-    def config(self, timeout: float) -> SessionConfig:
+    def config(self, timeout: Optional[float]) -> SessionConfig:
         """The session's config, once a stream is open; opens the first one.
 
         Raises why the worker can't be used, how the last stream ended, or UNAVAILABLE after the timeout.
@@ -34,13 +35,13 @@ class Sender:
         stream = self._stream
         if stream.config is not None:  # the usual case, without the lock: it is set once
             return stream.config
-        deadline = time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         with self._lock:
             stream.start()
             while stream.config is None:
                 self._check_usable()
-                left = deadline - time.monotonic()
-                if left <= 0:
+                left = remaining(deadline)
+                if left == 0:
                     if stream.last_stream_end is not None:
                         raise again(stream.last_stream_end)
                     raise UnavailableError(f"cannot reach calibd at {self._connection.target}: no answer in time")
@@ -83,35 +84,44 @@ class Sender:
         with self._lock:
             return at(self._stream)
 
-    def flush(self, timeout: float) -> None:
+    def flush(self, timeout: Optional[float]) -> None:
         """See Worker.flush."""
         self.check_usable()
-        self._flush_taken(time.monotonic() + timeout)
+        self._flush_taken(deadline_in(timeout))
 
-    def close(self, timeout: float) -> None:
+    @property
+    def closed(self) -> bool:
+        """Whether close or stop has ended it."""
+        return self._stream.closing or self._stream.stopping
+
+    def close(self, timeout: Optional[float]) -> None:
         """See Worker.close."""
+        deadline = deadline_in(timeout)
         stream = self._stream
-        deadline = time.monotonic() + timeout
-        with self._lock:
-            if stream.closing or stream.stopping:
-                if stream.fatal is not None:
-                    raise again(stream.fatal)
-                return
-            self._refusing = True  # so that there is an end to what other threads observe
-            stream.progress.notify_all()
         failure: Optional[CalibdError] = None
         try:
-            self._flush_taken(deadline)
-        except CalibdError as error:
-            failure = error
-        with self._lock:
-            if isinstance(failure, DeadlineExceededError) and stream.fatal is None:
-                self._refusing = False
-                raise failure
-            stream.close()
-            while stream.running and time.monotonic() < deadline:
-                stream.progress.wait(max(0.0, deadline - time.monotonic()))
-            stream.stop()
+            with self._lock:
+                if self.closed:
+                    if stream.fatal is not None:
+                        raise again(stream.fatal)
+                    return
+                self._refusing = True  # so that there is an end to what other threads observe
+                stream.progress.notify_all()
+            try:
+                self._flush_taken(deadline)
+            except CalibdError as error:
+                failure = error
+            with self._lock:
+                if isinstance(failure, DeadlineExceededError) and stream.fatal is None:
+                    raise failure
+                stream.close()
+                while stream.running and time.monotonic() < deadline:
+                    stream.progress.wait(remaining(deadline))
+                stream.stop()
+        finally:
+            if not self.closed:  # there was no time, or Ctrl-C: it goes on
+                with self._lock:
+                    self._refusing = False
         if failure is not None:
             raise failure
 
@@ -150,7 +160,7 @@ class Sender:
                 next_request = self._await_durability(deadline, next_request)
             else:
                 next_request = 0.0  # what will be applied was in no request yet
-                stream.progress.wait(max(0.0, deadline - time.monotonic()))
+                stream.progress.wait(remaining(deadline))
 
     def _await_durability(self, deadline: float, next_request: float) -> float:
         """Locked. When to ask again."""

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import Any, List, Mapping, Optional, Type
 
 import numpy as np
 
-from calibd import batch
+from calibd import arguments
 from calibd.channel import Connection
-from calibd.config import SessionConfig
+from calibd.config import MAX_WORLD_SIZE, SessionConfig
 from calibd.contribution import Contribution
-from calibd.errors import AbortedError, FailedPreconditionError, InvalidArgumentError
-from calibd.export import ExportSummary, Input, Path, export, format_number
+from calibd.errors import AbortedError, FailedPreconditionError
 from calibd.info import SessionInfo, SynchronousInfo
-from calibd.observer import Observer
-from calibd.quantize import LayerQParams, Method, QuantSpec, to_method, to_spec
+from calibd.layer_name import check_layer_name
 from calibd.rank import PendingStep, Rank, StepData, StepResult
+from calibd.results import SessionResults
 from calibd.rpc import calibration_service_pb2 as pb
-from calibd.rpc import export_pb2
 from calibd.statistics import TensorStatistics
 from calibd.step import World
 
+_INT64 = (-(1 << 63), (1 << 63) - 1)
 
-class Session:
+
+class Session(SessionResults):
     """A session by its name; made by Client. Thread-safe.
 
     What is observed goes through a worker that is opened on first use, with a rank through a Rank. A process that is
@@ -32,8 +31,7 @@ class Session:
     """
 
     def __init__(self, connection: Connection, contribution: Contribution) -> None:
-        self._connection = connection
-        self._name = contribution.session
+        super().__init__(connection, contribution.session)
         self._contribution = contribution
         self._config: Optional[SessionConfig] = None
 
@@ -72,7 +70,9 @@ class Session:
 
         Args:
             layer: UTF-8, up to 512 bytes. A layer that the session's rules skip is passed over.
-            array: float32, float16 or bfloat16, of any shape and strides.
+            array: float32, float16 or bfloat16, of any shape and strides, that NumPy can read; for tensors that it
+                can't, see calibd.torch.watch and calibd.torch.observe. Of a layer with a reference_histogram observer
+                up to 1 MiB, as it is sent whole; larger ones need a session with synchronous steps.
             dtype: "bfloat16" for an array of uint16 that holds such; else None.
 
         Raises InvalidArgumentError for what can't be observed, and what ended the worker or had the layer refused.
@@ -115,18 +115,19 @@ class Session:
         rank = self._contribution.contributor
         return rank.world if isinstance(rank, Rank) else self._synchronous().world
 
-    def flush(self, timeout: float = 300.0) -> None:
+    def flush(self, timeout: Optional[float] = 300.0) -> None:
         """Returns once everything that this process observed is durable.
 
-        Raises DeadlineExceededError after `timeout` seconds (nothing is lost; call again), what ended the worker, or
-        the first refusal, when everything else is durable.
+        Raises DeadlineExceededError after `timeout` seconds (None: no limit; nothing is lost, call again), what ended
+        the worker, or the first refusal, when everything else is durable.
         """
         contributor = self._contribution.contributor
         if contributor is not None:
             contributor.flush(timeout)
 
-    def close(self, timeout: float = 300.0) -> None:
-        """flush, then ends the worker; observing again opens another. After DeadlineExceededError it is still open."""
+    def close(self, timeout: Optional[float] = 300.0) -> None:
+        """flush, then ends the worker; observing again opens another. After DeadlineExceededError, or Ctrl-C, it is
+        still open."""
         self._contribution.close(timeout)
 
     def __enter__(self) -> Session:
@@ -141,6 +142,12 @@ class Session:
         """close(); after an exception what was observed is left to the process's exit."""
         if kind is None:
             self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a calibd.Session cannot be pickled or copied: connect in each process, "
+            f"calibd.connect({self._connection.target!r}).session({self._name!r})"
+        )
 
     # --- The session on the server.
 
@@ -160,12 +167,17 @@ class Session:
         self._connection.unary("SealSession", pb.SealSessionRequest(session=self._name))
 
     def delete(self) -> None:
-        """Removes the session and everything that it collected."""
+        """Removes the session and everything that it collected, also what was observed here and not sent yet."""
         self._connection.unary("DeleteSession", pb.DeleteSessionRequest(session=self._name))
+        self._contribution.abandon()
 
     def set_enabled(self, pattern: str, enabled: bool) -> int:
         """Switches observers on or off by layer glob, also of layers not seen yet; how many seen so far match."""
-        request = pb.SetObserversEnabledRequest(session=self._name, pattern=pattern, enabled=enabled)
+        request = pb.SetObserversEnabledRequest(
+            session=self._name,
+            pattern=arguments.text("pattern", pattern),
+            enabled=arguments.flag("enabled", enabled),
+        )
         return int(self._connection.unary("SetObserversEnabled", request).layers)
 
     def set_qparams(self, layer: str, scale: Any, zero_point: Any = ()) -> None:
@@ -174,10 +186,14 @@ class Session:
         Args:
             layer: its name.
             scale: one, or one a channel: finite and above 0. Numbers, an array or a tensor.
-            zero_point: of each scale; empty: 0 everywhere.
+            zero_point: of each scale, integers; empty: 0 everywhere.
         """
+        check_layer_name(layer)
         request = pb.SetQParamsRequest(
-            session=self._name, layer=layer, scale=_list(scale), zero_point=[int(value) for value in _list(zero_point)]
+            session=self._name,
+            layer=layer,
+            scale=[arguments.number("scale", value) for value in _list(scale)],
+            zero_point=[arguments.whole_number("zero_point", value, *_INT64) for value in _list(zero_point)],
         )
         self._connection.unary("SetQParams", request)
 
@@ -186,6 +202,7 @@ class Session:
 
         Raises AbortedError (WORLD_EPOCH_STALE) when somebody else changed it to another size at the same time.
         """
+        world_size = arguments.whole_number("world_size", world_size, 1, MAX_WORLD_SIZE)
         before = self._synchronous().world
         request = pb.SetWorldRequest(session=self._name, expected_epoch=before.epoch, world_size=world_size)
         try:
@@ -198,168 +215,6 @@ class Session:
                 raise
             return now
 
-    # --- Results.
-
-    def qparams(
-        self,
-        pattern: str = "",
-        method: Union[str, Method] = "minmax",
-        dtype: Union[str, QuantSpec, None] = None,
-        *,
-        percentile: Optional[float] = None,
-        one_sided: bool = False,
-        coverage: Optional[float] = None,
-        norm: Optional[float] = None,
-        entropy_variant: Optional[str] = None,
-        scheme: Optional[str] = None,
-        narrow_range: Optional[bool] = None,
-        preset: Optional[str] = None,
-        per_channel: Optional[bool] = None,
-        codes: Optional[Tuple[int, int]] = None,
-        reduce_range: Optional[bool] = None,
-        power_of_two: Optional[bool] = None,
-        timeout: Optional[float] = None,
-    ) -> List[LayerQParams]:
-        """Quantization parameters of the layers that match a glob (empty: all), from what is collected now.
-
-        A layer that can't be answered carries its own `error`. Parameters are those of Method and QuantSpec; when
-        nothing is said of the type each layer's rule decides. Raises NotFoundError when no layer matches.
-        """
-        chosen = to_method(
-            method,
-            percentile=percentile,
-            one_sided=one_sided,
-            coverage=coverage,
-            norm=norm,
-            entropy_variant=entropy_variant,
-        )
-        spec = to_spec(
-            dtype,
-            scheme=scheme,
-            narrow_range=narrow_range,
-            preset=preset,
-            per_channel=per_channel,
-            codes=codes,
-            reduce_range=reduce_range,
-            power_of_two=power_of_two,
-        )
-        request = pb.ComputeQParamsRequest(session=self._name, pattern=pattern, method=chosen.to_proto(), spec=spec)
-        answer = self._connection.unary("ComputeQParams", request, timeout)
-        if answer.incomplete:
-            self._warn_incomplete()
-        return [LayerQParams.from_proto(layer) for layer in answer.layer]
-
-    def compare(
-        self,
-        pattern: str = "",
-        methods: Sequence[Union[str, Method]] = ("minmax", "mse", "entropy", "percentile"),
-        dtypes: Sequence[Union[str, QuantSpec]] = ("int8",),
-        *,
-        timeout: Optional[float] = None,
-    ) -> List[LayerQParams]:
-        """The same layers under several methods and types: by layer, then type, then method, in the order given.
-
-        At most 64 combinations.
-        """
-        request = pb.CompareMethodsRequest(
-            session=self._name,
-            pattern=pattern,
-            method=[to_method(method).to_proto() for method in methods],
-            spec=[spec for spec in map(to_spec, dtypes) if spec is not None],
-        )
-        answer = self._connection.unary("CompareMethods", request, timeout)
-        return [LayerQParams.from_proto(layer) for layer in answer.layer]
-
-    def statistics(self, pattern: str = "") -> Dict[str, TensorStatistics]:
-        """The statistics of the layers that match a glob (empty: all), as collected, by name."""
-        found: Dict[str, TensorStatistics] = {}
-        request = pb.GetStatisticsRequest(session=self._name, pattern=pattern)
-        while True:
-            answer = self._connection.unary("GetStatistics", request)
-            observers = [Observer.from_proto(observer) for observer in answer.observer]
-            for handle, statistics in batch.decode(answer.statistics, lambda i: observers[i].collects_histogram):
-                layer = answer.layer[handle]
-                if layer in found:
-                    found[layer].merge(statistics)
-                else:
-                    found[layer] = statistics
-            if not answer.next_page_token:
-                return found
-            request.page_token = answer.next_page_token
-
-    def export(
-        self,
-        format: str,
-        path: Optional[Path] = None,
-        *,
-        pattern: str = "",
-        method: Union[str, Method] = "minmax",
-        dtype: Union[str, QuantSpec, None] = None,
-        scheme: Optional[str] = None,
-        preset: Optional[str] = None,
-        per_channel: Optional[bool] = None,
-        weights: str = "",
-        weight_method: Union[str, Method] = "minmax",
-        weight_dtype: Union[str, QuantSpec, None] = None,
-        names: Optional[Mapping[str, str]] = None,
-        skip_unexportable: bool = False,
-        model: Optional[Input] = None,
-        table: Optional[Input] = None,
-        tensorrt_version: str = "",
-        tensorrt_algorithm: str = "",
-        activations_only: bool = False,
-        float_weights: bool = False,
-        least_kv_scale: float = 0.0,
-        timeout: float = 300.0,
-    ) -> ExportSummary:
-        """Makes a file that a deployment toolchain loads.
-
-        Args:
-            format: json, csv, onnx-qdq, tensorrt-cache, onnxruntime-table, onnxruntime-overrides, aimet-0.6.1,
-                aimet-1.0.0, aimet-2.0.0, safetensors, ncnn or mxnet.
-            path: where it goes, whole or not at all, over what was there; None: into the summary's `data`.
-            pattern: glob over layer names; empty: all.
-            method, dtype, scheme, preset, per_channel: of activations; what is not said is as the format's consumers
-                expect. A QuantSpec says everything. TensorRT takes an ONNX model of dtype="int8", scheme="symmetric".
-            weights: glob of the layers that are weights; empty: `*.weight`.
-            weight_method, weight_dtype: of weights.
-            names: names in the file, by layer.
-            skip_unexportable: leave out layers that the file can't have, and list them; False: they are an error.
-            model: for onnx-qdq, the float model: a path, bytes, or an onnx.ModelProto.
-            table: for ncnn, the table whose activations are replaced: a path, or bytes.
-            tensorrt_version, tensorrt_algorithm: for tensorrt-cache; empty: 10.3.0 and EntropyCalibration2.
-            activations_only: for onnx-qdq: leave weights alone.
-            float_weights: for onnx-qdq: keep float weights before QuantizeLinear.
-            least_kv_scale: for safetensors: least scale of the KV cache; ModelOpt writes 1.
-            timeout: seconds for all of it.
-        """
-        if model is not None and table is not None:
-            raise InvalidArgumentError("give a model or a table, not both")
-        options = export_pb2.ExportOptions(
-            session=self._name,
-            pattern=pattern,
-            format=format_number(format),
-            method=to_method(method).to_proto(),
-            spec=to_spec(dtype, scheme=scheme, preset=preset, per_channel=per_channel),
-            weight_pattern=weights,
-            weight_method=to_method(weight_method).to_proto(),
-            weight_spec=to_spec(weight_dtype),
-            name=names or {},
-            skip_unexportable=skip_unexportable,
-        )
-        if tensorrt_version or tensorrt_algorithm:
-            options.tensorrt_cache.version = tensorrt_version
-            options.tensorrt_cache.algorithm = tensorrt_algorithm
-        if activations_only or float_weights:
-            options.onnx_qdq.activations_only = activations_only
-            options.onnx_qdq.float_weights = float_weights
-        if least_kv_scale:
-            options.safetensors.least_kv_scale = least_kv_scale
-        summary = export(self._connection, options, model if model is not None else table, path, timeout)
-        if summary.incomplete:
-            self._warn_incomplete()
-        return summary
-
     def _synchronous(self) -> SynchronousInfo:
         """Where the server is with synchronous steps; without the layers, of which there may be many."""
         request = pb.GetSessionRequest(session=self._name, page_size=1)
@@ -369,13 +224,6 @@ class Session:
                 f"session {self._name} has no synchronous steps", reason="SESSION_NOT_SYNCHRONOUS"
             )
         return synchronous
-
-    def _warn_incomplete(self) -> None:
-        warnings.warn(
-            f"session {self._name} is incomplete: the server's store lost values that it had called durable",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
 
 def _list(value: Any) -> List[Any]:

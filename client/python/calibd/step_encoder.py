@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibd import batch, errors, reference_grid
+from calibd.layer_name import of_layer
 from calibd.observe import observe
 from calibd.observer import Observer, ReferenceHistogram
 from calibd.rpc import observe_pb2
@@ -96,7 +97,7 @@ def _statistics(
         try:
             return observe(given, observer, mantissa_bits)
         except errors.InvalidArgumentError as error:
-            raise errors.make_error(error.code, f'layer "{info.name}": {error}', error.reason, error.metadata) from None
+            raise of_layer(info.name, error) from None
     if observer.kind == "reference_histogram":
         raise _mismatch(info, "has a reference histogram, which counts values on the server's grid; give its tensor")
     if observer.channel_axis is None and given.channels != 1:

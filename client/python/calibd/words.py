@@ -26,7 +26,7 @@ def to_word(enum: Any, number: int) -> str:
 
 def to_number(enum: Any, word: str) -> Any:
     """The number of a word. Raises InvalidArgumentError, which names what there is."""
-    if word not in words(enum):
+    if not isinstance(word, str) or word not in words(enum):
         what = _prefix(enum)[:-1].lower().replace("_", " ")
         raise InvalidArgumentError(f"there is no {what} {word!r}; there are {', '.join(words(enum))}")
     return enum.Value(_prefix(enum) + word.upper())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from types import TracebackType
-from typing import Any, Dict, Optional, Type
+from typing import Dict, Optional, Type
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,10 @@ import numpy.typing as npt
 from calibd import observe as arrays
 from calibd.channel import Connection
 from calibd.config import SessionConfig
+from calibd.contributor_options import check_options
 from calibd.errors import CalibdError, InvalidArgumentError, make_error
 from calibd.histogram import MAX_MANTISSA_BITS
+from calibd.layer_name import check_layer_name, of_layer
 from calibd.observer import Observer
 from calibd.outbox import Outbox
 from calibd.rpc import statistics_pb2
@@ -73,7 +75,9 @@ class Worker:
         raw_window_bytes: most bytes of steps of order-dependent observers that are not durable yet; past it observe
             blocks. At least 1 MiB.
         min_backoff, max_backoff: seconds between two streams: exponential with jitter between these, for ever.
-        open_timeout: seconds that the first call waits for the session's config.
+        open_timeout: seconds that the first call waits for the session's config; None: no limit.
+
+    Raises InvalidArgumentError for an option that can't be.
     """
 
     def __init__(
@@ -88,9 +92,19 @@ class Worker:
         raw_window_bytes: int = 64 << 20,
         min_backoff: float = 0.05,
         max_backoff: float = 10.0,
-        open_timeout: float = 30.0,
+        open_timeout: Optional[float] = 30.0,
     ) -> None:
         """Does nothing on the network yet: the stream is opened by the first call."""
+        check_options(
+            worker_id=worker_id,
+            display_name=display_name,
+            send_interval=send_interval,
+            updates_in_flight=updates_in_flight,
+            raw_window_bytes=raw_window_bytes,
+            min_backoff=min_backoff,
+            max_backoff=max_backoff,
+            open_timeout=open_timeout,
+        )
         self._open_timeout = open_timeout
         min_backoff = max(min_backoff, _MIN_BACKOFF)
         self._options = WorkerOptions(
@@ -98,7 +112,7 @@ class Worker:
             worker_id=worker_id or str(uuid.uuid4()),
             display_name=display_name,
             send_interval=send_interval,
-            updates_in_flight=max(updates_in_flight, 1),
+            updates_in_flight=updates_in_flight,
             raw_window_bytes=max(raw_window_bytes, _MIN_RAW_WINDOW_BYTES),
             min_backoff=min_backoff,
             max_backoff=max(max_backoff, min_backoff),
@@ -143,6 +157,7 @@ class Worker:
 
         Raises as observe; STEP_REQUIRED when the layer takes synchronous steps alone (rank.py).
         """
+        check_layer_name(layer)
         if layer not in self._observers:
             config = self.config
             observer = config.observer_of(layer)
@@ -178,9 +193,13 @@ class Worker:
         if observer is None:
             return
         if observer.kind == "reference_histogram":
-            self._send_raw(layer, observer, np.asarray(array), dtype)
+            self._send_raw(layer, observer, array, dtype)
             return
-        self._add(layer, observer, arrays.observe(array, observer, self._mantissa_bits(), dtype))
+        try:
+            statistics = arrays.observe(array, observer, self._mantissa_bits(), dtype)
+        except InvalidArgumentError as error:
+            raise of_layer(layer, error) from None
+        self._add(layer, observer, statistics)
 
     def observe_statistics(self, layer: str, statistics: TensorStatistics) -> None:
         """Merges statistics that were counted elsewhere, such as on a GPU; copies them.
@@ -229,8 +248,12 @@ class Worker:
 
         self._sender.add(put, raw_bytes=statistics.nbytes if observer.depends_on_order else 0)
 
-    def _send_raw(self, layer: str, observer: Observer, array: npt.NDArray[Any], dtype: Optional[str]) -> None:
-        data, kind = arrays.little_endian(array, dtype)
+    def _send_raw(self, layer: str, observer: Observer, given: npt.ArrayLike, dtype: Optional[str]) -> None:
+        try:
+            array = arrays.to_array(given)
+            data, kind = arrays.little_endian(array, dtype)
+        except InvalidArgumentError as error:
+            raise of_layer(layer, error) from None
         if len(data) > _MAX_CHUNK_BYTES:
             raise InvalidArgumentError(
                 f'layer "{layer}": a step of {len(data)} bytes of a reference_histogram layer does not fit into a '
@@ -246,20 +269,25 @@ class Worker:
 
         self._sender.add(put, raw_bytes=max(len(data), 1))
 
-    def flush(self, timeout: float = 300) -> None:
+    def flush(self, timeout: Optional[float] = 300.0) -> None:
         """Sends everything observed so far and returns once it is durable.
 
-        Raises DeadlineExceededError after `timeout` seconds (nothing is lost; call again), the worker's fatal error,
-        and the first refusal, when everything else is durable.
+        Raises DeadlineExceededError after `timeout` seconds (None: no limit; nothing is lost, call again), the worker's
+        fatal error, and the first refusal, when everything else is durable.
         """
         self._sender.flush(timeout)
 
-    def close(self, timeout: float = 300) -> None:
+    def close(self, timeout: Optional[float] = 300.0) -> None:
         """flush, then ends the stream; later calls raise. Can be repeated.
 
-        After DeadlineExceededError the worker is still open: call again, or abandon().
+        After DeadlineExceededError, or Ctrl-C, the worker is still open: call again, or abandon().
         """
         self._sender.close(timeout)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close or abandon has ended it."""
+        return self._sender.closed
 
     def abandon(self) -> None:
         """Ends the stream as it is; what is not durable may be lost."""
