@@ -5,8 +5,9 @@ There are three of the CNN, on the same weights: bare, watched and with Histogra
 after the other, so that the machine's moods meet all alike. Times are CPU seconds, since the machine may be busy; those
 of other threads are the watcher's. The C library keeps what is freed: how much of it would otherwise go back to the
 system, to be taken and cleared anew in each pass, depends on which small block lies behind it, with hooks and without;
-it moved both overheads by up to 400 ms. Overheads are taken over all batches of a repetition and medians quoted.
-Statistics go to a session in this process, which merges them as a worker does: a network is no part of this.
+it moved both overheads by up to 400 ms. An overhead is the median over a repetition's batches, times their number, and
+for the watcher all that it does besides; of repetitions, too, medians are quoted. Statistics go to a session in this
+process, which merges them as a worker does: a network is no part of this.
 
 Needs NumPy, PyTorch (Debian: python3-torch) and the package calibd (build/python).
 """
@@ -66,25 +67,28 @@ def add_observers(model, observer_class):
 
 
 def repetition(torch, calibd, model, batches):
-    """CPU seconds of all batches by kind of model; of the watched one until the session has all statistics."""
+    """CPU seconds that all batches take bare, and what watching and observing add, as a dictionary."""
     models = {name: same_weights(model) for name in ("bare", "watch", "histogram_observer")}
     add_observers(models["histogram_observer"], torch.ao.quantization.HistogramObserver)
-    seconds = dict.fromkeys(models, 0.0)
+    seconds = {name: [] for name in models}
     all_threads, this_thread = time.process_time(), time.thread_time()
     start = time.thread_time()
     watcher = calibd.torch.watch(models["watch"], Session(calibd.config.SessionConfig()), weights=False, progress=False)
-    seconds["watch"] += time.thread_time() - start
+    around = time.thread_time() - start
     with torch.no_grad():
         for batch in batches:
             for name, each in models.items():
                 start = time.thread_time()
                 each(batch)
-                seconds[name] += time.thread_time() - start
+                seconds[name].append(time.thread_time() - start)
     start = time.thread_time()
     watcher.close()
-    seconds["watch"] += time.thread_time() - start
-    seconds["watch"] += (time.process_time() - all_threads) - (time.thread_time() - this_thread)
-    return seconds
+    around += time.thread_time() - start
+    around += (time.process_time() - all_threads) - (time.thread_time() - this_thread)
+    added = {name: len(batches) * statistics.median(one - bare for one, bare in zip(seconds[name], seconds["bare"]))
+             for name in ("watch", "histogram_observer")}
+    return {"bare": sum(seconds["bare"]), "watch": added["watch"] + around,
+            "histogram_observer": added["histogram_observer"]}
 
 
 def measure(torch, calibd, size, arguments):
@@ -93,16 +97,15 @@ def measure(torch, calibd, size, arguments):
     batches = [torch.randn(arguments.batch, 3, size, size) for _ in range(arguments.batches)]
     repetition(torch, calibd, model, batches[:2])  # warms up
     runs = [repetition(torch, calibd, model, batches) for _ in range(arguments.repetitions)]
-    overheads = {name: [run[name] - run["bare"] for run in runs] for name in ("watch", "histogram_observer")}
     elements = sum(output.numel() for output in outputs_of(torch, model, batches[0])) * len(batches)
     return {
         "images": [arguments.batch, 3, size, size],
         "modules": len(model),
         "elements": elements,
         "bare_ms": 1e3 * statistics.median(run["bare"] for run in runs),
-        **{f"{name}_overhead_ms": 1e3 * statistics.median(values) for name, values in overheads.items()},
-        "ratio": statistics.median(observer / watch for observer, watch in zip(
-            overheads["histogram_observer"], overheads["watch"])),
+        "watch_overhead_ms": 1e3 * statistics.median(run["watch"] for run in runs),
+        "histogram_observer_overhead_ms": 1e3 * statistics.median(run["histogram_observer"] for run in runs),
+        "ratio": statistics.median(run["histogram_observer"] / run["watch"] for run in runs),
     }
 
 
