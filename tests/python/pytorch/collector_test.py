@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 import weakref
 
@@ -11,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import sample_tensors  # noqa: E402
+from calibd import fork  # noqa: E402
 from calibd.config import Rule  # noqa: E402
 from calibd.errors import CalibdError, FailedPreconditionError, InvalidArgumentError  # noqa: E402
 from calibd.observer import Observer  # noqa: E402
@@ -202,6 +205,7 @@ def test_counts_outlast_a_hand_over_that_fails(monkeypatch, kind):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_process_begins_anew():
+    fork.install()  # as a session's channel does
     session = FakeSession()
     collector = Collector(session, interval=FOREVER)
     collector.observe("a", torch.ones(3))
@@ -217,6 +221,66 @@ def test_a_forked_process_begins_anew():
     assert os.waitpid(child, 0)[1] == 0
     collector.close()
     assert session.layers["a"].values() == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_threads_of_a_forked_process_begin_anew_together():
+    fork.install()
+    for _ in range(30):
+        session = FakeSession()
+        collector = Collector(session, interval=FOREVER)
+        collector.observe("a", torch.ones(3))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                signal.alarm(60)
+                sys.setswitchinterval(1e-6)
+                together = threading.Barrier(6)
+
+                def work(collector=collector, together=together):
+                    together.wait()
+                    for _ in range(3):
+                        collector.observe("a", torch.ones(1))
+
+                threads = [threading.Thread(target=work) for _ in range(6)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                collector.close()
+                status = 0 if session.layers["a"].values() == 18 else 2
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        collector.close()
+
+
+def test_what_is_observed_while_it_closes_is_handed_over():
+    entered, gate = threading.Event(), threading.Event()
+
+    class Slow(FakeSession):
+        def observe_statistics(self, layer, statistics):
+            entered.set()
+            assert gate.wait(60)
+            super().observe_statistics(layer, statistics)
+
+    session = Slow()
+    collector = Collector(session, interval=0.01)
+    collector.observe("a", torch.ones(3))
+    assert entered.wait(60)
+    stop = collector._stop
+    closing = threading.Thread(target=collector.close)
+    closing.start()
+    assert stop.wait(60)
+    collector.observe("b", torch.ones(4))
+    gate.set()
+    closing.join(60)
+    session.received.clear()
+    collector.observe("b", torch.ones(4))
+    assert session.received.wait(60)  # without another close
+    collector.close()
+    assert session.layers["b"].values() == 8
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

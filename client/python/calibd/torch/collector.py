@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 
+from calibd import fork
 from calibd.config import SessionConfig
 from calibd.errors import CalibdError, make_error
 from calibd.observer import Observer
@@ -25,17 +26,20 @@ from calibd.torch.host_counter import HostCounter
 _EXIT_TIMEOUT = 5.0  # seconds
 
 
-class Collector:
+class Collector(fork.Forkable):
     """What modules and observers of a process count for one session.
 
     observe neither waits for a device nor for the network: counts stay on the tensor's device until a thread of the
     collector brings them to the host, every `interval` seconds, and gives them to the session. Exceptions to that: the
     first layer waits for the session's config and worker; for reference histograms, and histograms of more than
-    kernels.MOST_DEVICE_CHANNELS channels, tensors are copied to the host at once; and `device_bytes` may be full.
+    kernels.MOST_DEVICE_CHANNELS channels, tensors are copied to the host at once; steps of observers that depend on
+    order, and that are counted on the host, wait for the session as Session.observe does; and `device_bytes` may be
+    full.
 
     What the session can't take for now is kept, and given by the next hand-over.
 
-    After a fork the child begins anew, without what the parent has not handed over yet. Thread-safe.
+    After a fork the child begins anew, without what the parent has not handed over yet. Thread-safe, but no signal
+    handler may call it: what it interrupts may hold a lock.
     """
 
     def __init__(
@@ -59,16 +63,19 @@ class Collector:
         self._device_bytes = device_bytes
         self._observers: Dict[str, Optional[Observer]] = {}
         self._begin()
+        fork.register(self)
+
+    def after_fork_in_child(self) -> None:
+        self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._starting = threading.Lock()
         self._handing_over = threading.Lock()
         self._table = CounterTable(self._on_device, self._device_bytes)
         self._delivery = Delivery(self._session)
         self._streams: Dict[torch.device, Any] = {}
         self._thread: Optional[threading.Thread] = None
-        self._stop = threading.Event()
+        self._stop = threading.Event()  # of that thread
         self._failure: Optional[CalibdError] = None  # of the last hand-over, to bring counts to the host
 
     @property
@@ -111,8 +118,6 @@ class Collector:
             kernels.check(tensor, observer)
         except CalibdError as error:
             raise type(error)(f"layer {layer!r}: {error}") from None
-        if self._pid != os.getpid():
-            self._begin()
         if observer.kind == "reference_histogram":
             self._delivery.keep_array(layer, *kernels.host_array(tensor))
             self._delivery.give()
@@ -145,6 +150,7 @@ class Collector:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
+                self._stop = threading.Event()
                 self._thread = threading.Thread(
                     target=self._run, args=(self._stop,), name="calibd-collector", daemon=True
                 )
@@ -157,8 +163,7 @@ class Collector:
 
     def hand_over(self) -> None:
         """Gives all that was counted so far to the session, on this thread. Raises `error`, or else `failure`."""
-        if self._pid == os.getpid():
-            self._hand_over()
+        self._hand_over()
         if self.error is not None:
             raise self.error
         failure = self.failure
@@ -168,12 +173,13 @@ class Collector:
 
     def close(self) -> None:
         """hand_over, and ends the thread. Observing goes on to be possible. After a failure it can be repeated."""
-        thread, self._thread = self._thread, None
-        if thread is not None and self._pid == os.getpid():
-            self._stop.set()
+        with self._starting:  # others may observe meanwhile, and start another one
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._stop.set()
+                self._at_exit()
+        if thread is not None:
             thread.join()
-            self._stop = threading.Event()
-            self._at_exit()
         self.hand_over()
 
     def _hand_over(self) -> None:
