@@ -76,3 +76,38 @@ def test_what_is_lost_at_exit_is_said(server):
     assert process.returncode == 0
     assert "what was observed last may be lost; close the watcher before: cannot reach calibd" in errors
     assert "is kept" not in errors
+
+
+FULL = """
+import sys
+import torch, calibd
+from calibd.torch.collector import Collector
+
+session = calibd.connect(sys.argv[1], exit_timeout=0.1).session("exit", raw_window_bytes=1 << 20)
+collector = Collector(session, interval=0.01, on_device=True)
+step = torch.randn(500, 20)
+collector.observe("a", step)
+collector.hand_over()
+session.flush()
+print("known", flush=True)
+input()
+for _ in range(400):
+    collector.observe("a", step)
+"""
+
+
+def test_a_process_ends_though_its_session_has_no_room_and_no_server(server):
+    rule = calibd.Rule("*", calibd.Observer("ema", channel_axis=0))
+    with calibd.connect(server.address) as client:
+        client.create_session("exit", rules=[rule])
+    command = [sys.executable, "-c", FULL, server.address]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "known\n"
+            server.kill()
+            _, errors = process.communicate("\n", timeout=TIMEOUT)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    assert "what was observed last may be lost; close the watcher before: the session has not taken it" in errors

@@ -76,6 +76,7 @@ class Collector(fork.Forkable):
         self._streams: Dict[torch.device, Any] = {}
         self._thread: Optional[threading.Thread] = None
         self._stop = threading.Event()  # of that thread
+        self._exiting = False
         self._failure: Optional[CalibdError] = None  # of the last hand-over, to bring counts to the host
 
     @property
@@ -160,6 +161,8 @@ class Collector(fork.Forkable):
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(self._interval):
             self._hand_over()
+        if self._exiting:
+            self._hand_over()
 
     def hand_over(self) -> None:
         """Gives all that was counted so far to the session, on this thread. Raises `error`, or else `failure`."""
@@ -205,8 +208,14 @@ class Collector(fork.Forkable):
 
     def _finish(self) -> None:
         """For the end of the process. The session may have ended before: what it is given now, it has to flush."""
-        self._hand_over()
+        thread = self._thread
+        if thread is not None:  # which can be left behind, if the session has no room and its server is away
+            self._exiting = True
+            self._stop.set()
+            thread.join(_EXIT_TIMEOUT)
         problem = self.failure
+        if thread is not None and thread.is_alive():
+            problem = make_error("DEADLINE_EXCEEDED", f"the session has not taken it within {_EXIT_TIMEOUT:g} seconds")
         try:
             if problem is None:  # else there is no server
                 self._session.flush(_EXIT_TIMEOUT)
