@@ -3,19 +3,20 @@
 
 #include <string>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "client/cpp/client.h"
 
 namespace calib::client {
 
-// Between two requests to make data durable.
-inline constexpr absl::Duration kDurabilityInterval = absl::Seconds(1);
-// What one may take.
-inline constexpr absl::Duration kDurabilityTimeout = absl::Seconds(10);
-
-// Asks the server to make what it took of the session durable now, and waits for its answer. Only a hint: an Ack says
-// what is durable, and whoever waits for it asks again.
-void RequestDurability(const Client& client, const std::string& session, absl::Time deadline);
+// Asks the server to make what it took of the session durable now, without the mutex, and waits for its answer; or,
+// before `next_request`, waits until `progress` is signalled. Not beyond the deadline, either way. Only a hint: an Ack
+// says what is durable, and whoever waits for it calls again.
+//
+// `next_request` becomes the time for another request; InfinitePast asks at once.
+void AwaitDurability(const Client& client, const std::string& session, absl::Time deadline, absl::Mutex* mutex,
+                     absl::CondVar* progress, absl::Time* next_request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
 }  // namespace calib::client
 

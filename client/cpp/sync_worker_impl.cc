@@ -174,23 +174,11 @@ absl::StatusOr<uint64_t> SyncWorkerImpl::WaitForRoom(const Beginning& beginning,
                        last_stream_end_.ok() ? "" : "; last broken stream: ", last_stream_end_.message()));
     }
     if (in_window && log_.durable() < log_.folded()) {
-      AwaitDurability(options.deadline, &next_request);
+      AwaitDurability(*client_, options_.session, options.deadline, &mutex_, &progress_, &next_request);
     } else {
       progress_.WaitWithDeadline(&mutex_, options.deadline);
     }
   }
-}
-
-void SyncWorkerImpl::AwaitDurability(absl::Time deadline, absl::Time* next_request) {
-  const absl::Time now = absl::Now();
-  if (now < *next_request) {
-    progress_.WaitWithDeadline(&mutex_, std::min(deadline, *next_request));
-    return;
-  }
-  *next_request = now + kDurabilityInterval;
-  mutex_.Unlock();
-  RequestDurability(*client_, options_.session, std::min(deadline, now + kDurabilityTimeout));
-  mutex_.Lock();
 }
 
 absl::Status SyncWorkerImpl::WaitUntilDurable(absl::FunctionRef<uint64_t()> mark, absl::Time deadline) {
@@ -203,7 +191,7 @@ absl::Status SyncWorkerImpl::WaitUntilDurable(absl::FunctionRef<uint64_t()> mark
           last_stream_end_.ok() ? "" : "; last broken stream: ", last_stream_end_.message()));
     }
     if (log_.folded() >= mark()) {
-      AwaitDurability(deadline, &next_request);
+      AwaitDurability(*client_, options_.session, deadline, &mutex_, &progress_, &next_request);
     } else {
       progress_.WaitWithDeadline(&mutex_, deadline);
     }

@@ -80,8 +80,6 @@ class SyncWorkerImpl {
   // Waits until the steps up to mark() are durable, and asks the server for it.
   absl::Status WaitUntilDurable(absl::FunctionRef<uint64_t()> mark, absl::Time deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Asks the server for it, unless that was done a moment ago, and waits for news until the deadline at most.
-  void AwaitDurability(absl::Time deadline, absl::Time* next_request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Writes what there is to write, unless another thread is at it, which then writes this too. A write that is not done
   // by the deadline, or that is cancelled, is ended, and the stream with it.

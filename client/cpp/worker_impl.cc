@@ -175,24 +175,12 @@ absl::Status Worker::Impl::WaitForRoom(size_t bytes) {
   absl::Time next_request = absl::InfinitePast();
   while (Usable().ok() && outbox_.raw_bytes() > 0 && outbox_.raw_bytes() + bytes > options_.raw_window_bytes) {
     if (outbox_.WaitsForDurability(/*statistics_due=*/false)) {
-      AwaitDurability(absl::InfiniteFuture(), &next_request);
+      AwaitDurability(*client_, options_.session, absl::InfiniteFuture(), &mutex_, &progress_, &next_request);
     } else {
       progress_.Wait(&mutex_);
     }
   }
   return Usable();
-}
-
-void Worker::Impl::AwaitDurability(absl::Time deadline, absl::Time* next_request) {
-  const absl::Time now = absl::Now();
-  if (now < *next_request) {
-    progress_.WaitWithDeadline(&mutex_, std::min(deadline, *next_request));
-    return;
-  }
-  *next_request = now + kDurabilityInterval;
-  mutex_.Unlock();
-  RequestDurability(*client_, options_.session, std::min(deadline, now + kDurabilityTimeout));
-  mutex_.Lock();
 }
 
 absl::Status Worker::Impl::ObserveStep(absl::string_view layer, const ObserverConfig& observer,
@@ -235,7 +223,7 @@ absl::Status Worker::Impl::FlushTaken(absl::Time deadline) {
                        last_stream_end_.ok() ? "" : "; last broken stream: ", last_stream_end_.message()));
     }
     if (outbox_.IsApplied(mark) || outbox_.WaitsForDurability(/*statistics_due=*/true)) {
-      AwaitDurability(deadline, &next_request);
+      AwaitDurability(*client_, options_.session, deadline, &mutex_, &progress_, &next_request);
     } else {
       next_request = absl::InfinitePast();  // what will be applied was in no request yet
       progress_.WaitWithDeadline(&mutex_, deadline);

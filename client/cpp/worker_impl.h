@@ -68,8 +68,6 @@ class Worker::Impl {
   absl::Status FlushTaken(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until `bytes` more may be in line.
   absl::Status WaitForRoom(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Waits for progress, after a request for durability unless one was made a moment ago.
-  void AwaitDurability(absl::Time deadline, absl::Time* next_request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Observe of a layer whose observer depends on order: one step.
   absl::Status ObserveStep(absl::string_view layer, const ObserverConfig& observer, const TensorView& tensor)
       ABSL_LOCKS_EXCLUDED(steps_mutex_, mutex_);
