@@ -15,6 +15,7 @@ constexpr int32_t kUnknown = 0;
 constexpr int32_t kFloat = onnx::TensorProto::FLOAT;
 constexpr int32_t kHalf = onnx::TensorProto::FLOAT16;
 constexpr int32_t kInt8 = onnx::TensorProto::INT8;
+constexpr int32_t kUint8 = onnx::TensorProto::UINT8;
 constexpr int32_t kInt64 = onnx::TensorProto::INT64;
 constexpr int32_t kBool = onnx::TensorProto::BOOL;
 
@@ -45,8 +46,19 @@ TEST(TypeInferenceTest, OperatorsThatMakeAnotherType) {
   EXPECT_EQ(Inferred("Unique", {kFloat}, 3), kInt64);
   EXPECT_EQ(Inferred("CastLike", {kInt64, kHalf}), kHalf);
   EXPECT_EQ(Inferred("QuantizeLinear", {kFloat, kFloat, kInt8}), kInt8);
+  EXPECT_EQ(Inferred("DynamicQuantizeLinear", {kFloat}, 0), kUint8);
+  EXPECT_EQ(Inferred("DynamicQuantizeLinear", {kFloat}, 1), kFloat);
+  EXPECT_EQ(Inferred("DynamicQuantizeLinear", {kFloat}, 2), kUint8);
   EXPECT_EQ(Inferred("ConstantOfShape", {kInt64}), kFloat);
   EXPECT_EQ(Inferred("RandomNormal", {}), kFloat);
+}
+
+TEST(TypeInferenceTest, OperatorsThatKeepTheTypeOfOneInput) {
+  EXPECT_EQ(Inferred("Resize", {kHalf, kFloat}), kHalf);
+  EXPECT_EQ(Inferred("Resize", {kInt8, kFloat}), kInt8);
+  EXPECT_EQ(Inferred("Pow", {kInt64, kFloat}), kInt64);
+  EXPECT_EQ(Inferred("OneHot", {kFloat, kFloat, kInt64}), kInt64);
+  EXPECT_EQ(Inferred("Resize", {kUnknown, kFloat}), kUnknown);
 }
 
 TEST(TypeInferenceTest, AttributesSayTheType) {
@@ -66,7 +78,7 @@ TEST(TypeInferenceTest, AttributesSayTheType) {
 TEST(TypeInferenceTest, WhatCannotBeTold) {
   EXPECT_EQ(Inferred("Relu", {kUnknown}), kUnknown);
   EXPECT_EQ(Inferred("Add", {kFloat, kUnknown}), kUnknown);
-  EXPECT_EQ(Inferred("Resize", {kHalf, kFloat}), kUnknown);
+  EXPECT_EQ(Inferred("GridSample", {kHalf, kFloat}), kUnknown);
   EXPECT_EQ(Inferred("Relu", {kFloat}, 0, "com.example"), kUnknown);
   EXPECT_EQ(Inferred("CastLike", {kFloat}), kUnknown);
   EXPECT_EQ(Inferred("Relu", {}), kUnknown);

@@ -15,7 +15,8 @@ using onnx::TensorProto;
 
 bool IsFloating(int32_t type) { return type == TensorProto::FLOAT || IsOtherFloat(type); }
 
-// Outputs whose type is not that of the node's floating inputs, or of its other inputs without any.
+// Outputs whose type is not that of the node's floating inputs, or of its other inputs without any. The first row that
+// fits counts.
 struct OwnType {
   absl::string_view op_type;
   int first_output;  // this one and those behind it
@@ -29,6 +30,9 @@ constexpr OwnType kOwnTypes[] = {
     {"ConstantOfShape", 0, TensorProto::FLOAT},
     {"ConvInteger", 0, TensorProto::INT32},
     {"Dropout", 1, TensorProto::BOOL},
+    {"DynamicQuantizeLinear", 2, TensorProto::UINT8},
+    {"DynamicQuantizeLinear", 1, TensorProto::FLOAT},
+    {"DynamicQuantizeLinear", 0, TensorProto::UINT8},
     {"Equal", 0, TensorProto::BOOL},
     {"Greater", 0, TensorProto::BOOL},
     {"GreaterOrEqual", 0, TensorProto::BOOL},
@@ -48,6 +52,7 @@ constexpr OwnType kOwnTypes[] = {
     {"Or", 0, TensorProto::BOOL},
     {"RandomNormal", 0, TensorProto::FLOAT},
     {"RandomUniform", 0, TensorProto::FLOAT},
+    {"SequenceLength", 0, TensorProto::INT64},
     {"Shape", 0, TensorProto::INT64},
     {"Size", 0, TensorProto::INT64},
     {"TfIdfVectorizer", 0, TensorProto::FLOAT},
@@ -62,10 +67,8 @@ struct TypeOfInput {
   size_t input;
 };
 constexpr TypeOfInput kTypesOfInputs[] = {
-    {"CastLike", 1},
-    {"QLinearConv", 7},
-    {"QLinearMatMul", 7},
-    {"QuantizeLinear", 2},
+    {"CastLike", 1},      {"OneHot", 2},         {"Pow", 0},    {"QLinearConv", 7},
+    {"QLinearMatMul", 7}, {"QuantizeLinear", 2}, {"Resize", 0}, {"Upsample", 0},
 };
 
 // The type that an attribute gives to what the node makes; 0 when it gives none.
