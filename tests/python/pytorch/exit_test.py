@@ -61,10 +61,9 @@ model(torch.ones(5, 3))
 """
 
 
-def test_what_is_lost_at_exit_is_said(server):
-    with calibd.connect(server.address) as client:
-        client.create_session("exit")
-    command = [sys.executable, "-c", AWAY, server.address]
+def errors_without_server(server, script):
+    """What a script, which waits for a line once it has the session, says on standard error when it goes on alone."""
+    command = [sys.executable, "-c", script, server.address]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as process:
         try:
@@ -73,7 +72,14 @@ def test_what_is_lost_at_exit_is_said(server):
             _, errors = process.communicate("\n", timeout=TIMEOUT)
         finally:
             process.kill()
-    assert process.returncode == 0
+    assert process.returncode == 0, errors
+    return errors
+
+
+def test_what_is_lost_at_exit_is_said(server):
+    with calibd.connect(server.address) as client:
+        client.create_session("exit")
+    errors = errors_without_server(server, AWAY)
     assert "what was observed last may be lost; close the watcher before: cannot reach calibd" in errors
     assert "is kept" not in errors
 
@@ -100,14 +106,5 @@ def test_a_process_ends_though_its_session_has_no_room_and_no_server(server):
     rule = calibd.Rule("*", calibd.Observer("ema", channel_axis=0))
     with calibd.connect(server.address) as client:
         client.create_session("exit", rules=[rule])
-    command = [sys.executable, "-c", FULL, server.address]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        try:
-            assert process.stdout.readline() == "known\n"
-            server.kill()
-            _, errors = process.communicate("\n", timeout=TIMEOUT)
-        finally:
-            process.kill()
-    assert process.returncode == 0, errors
+    errors = errors_without_server(server, FULL)
     assert "what was observed last may be lost; close the watcher before: the session has not taken it" in errors
